@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# What every script shares: where things are, how to speak, long steps,
+# locks and packages.  POSIX sh, sourced as the first command of a script:
+#
+#	. "$(dirname "$0")/lib.sh"
+#
+# Sourcing takes `--base X` out of the script's own arguments, and answers
+# `--help` with the comment at the head of the script; both only before `--`.
+# A script that is not about one base says ANY_BASE=1 first.
+
+set -u
+LC_ALL=C
+export LC_ALL
+unset CDPATH GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY
+
+ROOT=$(cd "$(dirname "$0")/.." && pwd)
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() { say "error: $*"; exit 1; }
+
+# The command line is wrong: exit status 2, as everywhere.
+misuse() { say "error: $*"; exit 2; }
+
+# The comment at the head of the script, without the #! and SPDX lines.
+usage() {
+	sed -n '/^#!/d; /SPDX/d; /^#/!q; s/^# \{0,1\}//; p' "$0" |
+		sed '/./,$!d'
+}
+
+bases() {
+	for _b in "$ROOT"/series/*/base; do
+		[ -f "$_b" ] && basename "${_b%/base}"
+	done
+}
+
+# Take --base and --help out of "$@"; the rest stays, in its order.
+BASE_GIVEN=${BASE:+1}
+_n=$#
+_own=1
+while [ "$_n" -gt 0 ]; do
+	_arg=$1
+	shift
+	_n=$((_n - 1))
+	if [ -n "$_own" ]; then
+		case $_arg in
+		--)	_own= ;;
+		--help | -h)
+			usage
+			exit 0 ;;
+		--base)
+			[ "$_n" -gt 0 ] || misuse "--base needs a name"
+			BASE=$1
+			BASE_GIVEN=1
+			shift
+			_n=$((_n - 1))
+			continue ;;
+		--base=*)
+			BASE=${_arg#--base=}
+			BASE_GIVEN=1
+			continue ;;
+		esac
+	fi
+	set -- "$@" "$_arg"
+done
+
+BASE=${BASE:-7.3}
+export BASE
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mremap-relocate
+BUILD=$ROOT/build/$BASE
+OUT=$ROOT/out/$BASE
+SERIES=$ROOT/series/$BASE
+JOBS=${JOBS:-$(nproc 2>/dev/null || echo 2)}
+CCACHE_DIR=${CCACHE_DIR:-$CACHE/ccache}
+export CCACHE_DIR
+
+if [ -n "${ANY_BASE:-}" ] && [ -z "$BASE_GIVEN" ]; then
+	:
+elif [ -f "$SERIES/base" ]; then
+	. "$SERIES/base"
+else
+	misuse "no base '$BASE'; there are:" $(bases)
+fi
+
+# Ctrl-C goes to the whole process group: whatever runs ends first, then the
+# shell comes here.  Only the outermost script says so.
+if [ -z "${RUN_NESTED:-}" ]; then
+	trap 'say; say "interrupted; run the same command again to go on"; exit 130' INT
+else
+	trap 'exit 130' INT
+fi
+RUN_NESTED=1
+export RUN_NESTED
+
+# need_packages PKG...: Debian packages that a script cannot do without.
+need_packages() {
+	if ! command -v dpkg-query >/dev/null; then
+		say "not a Debian; this needs what these packages hold: $*"
+		return 0
+	fi
+	_missing=
+	for _p; do
+		case $(dpkg-query -W -f '${Status}' "$_p" 2>/dev/null) in
+		*' installed'*) ;;
+		*) _missing="$_missing $_p" ;;
+		esac
+	done
+	[ -n "$_missing" ] || return 0
+	if [ "$(id -u)" != 0 ]; then
+		say "missing packages; please type"
+		say "    sudo apt-get install --no-install-recommends$_missing"
+		exit 1
+	fi
+	mkdir -p "$BUILD"
+	long "$BUILD/packages.log" "installing$_missing" \
+		_install $_missing || exit 1
+}
+
+_install() {
+	DEBIAN_FRONTEND=noninteractive
+	export DEBIAN_FRONTEND
+	set -- apt-get -y -o DPkg::Lock::Timeout=300 \
+		install --no-install-recommends "$@"
+	"$@" || { apt-get update && "$@"; }
+}
+
+# lock FILE: one run at a time, until this script and its children end.
+lock() {
+	mkdir -p "$(dirname "$1")"
+	exec 9>"$1" || die "cannot write $1"
+	flock -n 9 && return
+	say "waiting for another run to end ($1)"
+	flock 9
+}
+
+# need_space DIR MEGABYTES "what"
+need_space() {
+	mkdir -p "$1"
+	_free=$(df -Pm "$1" | awk 'NR == 2 { print $4 }')
+	[ "$_free" -ge "$2" ] ||
+		die "$3 needs $2 MB in $1, and only $_free MB are free"
+}
+
+# long LOGFILE "what" CMD...: run CMD with its output in LOGFILE, and show
+# that it lives.  CMD stays in the foreground, so that Ctrl-C reaches it.
+long() {
+	_log=$1
+	_what=$2
+	shift 2
+	mkdir -p "$(dirname "$_log")"
+	: >"$_log" || die "cannot write $_log"
+	_start=$(date +%s)
+	_ticker "$$" 9>&- &
+	_tick=$!
+	_rc=0
+	"$@" >"$_log" 2>&1 </dev/null || _rc=$?
+	kill "$_tick" 2>/dev/null || :
+	wait "$_tick" 2>/dev/null || :
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+	if [ "$_rc" = 0 ]; then
+		say "[$(_elapsed)] $_what: done"
+		return 0
+	fi
+	say "[$(_elapsed)] $_what: failed with status $_rc; the end of its log:"
+	tail -n 20 "$_log" | sed 's/^/    /' >&2
+	say "error: $_what failed; all of it is in $_log"
+	return "$_rc"
+}
+
+_elapsed() {
+	_t=$(($(date +%s) - _start))
+	printf '%d:%02d' $((_t / 60)) $((_t % 60))
+}
+
+_ticker() {
+	_step=30
+	[ ! -t 2 ] || _step=1
+	_s=0
+	while sleep 1 >/dev/null 2>&1 && kill -0 "$1" 2>/dev/null; do
+		_s=$((_s + 1))
+		[ $((_s % _step)) = 0 ] || continue
+		_last=$(tail -c 500 "$_log" | tr '\r\t' '\n ' | tr -cd '[:print:]\n' |
+			grep . | tail -n 1 | cut -c 1-60)
+		if [ -t 2 ]; then
+			printf '\r\033[K[%s] %s: %s' "$(_elapsed)" "$_what" "$_last" >&2
+		else
+			say "[$(_elapsed)] $_what: $_last"
+		fi
+	done
+}

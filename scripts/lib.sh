@@ -162,9 +162,22 @@ long() {
 		say "[$(_elapsed)] $_what: done"
 		return 0
 	fi
+	if [ -n "${_trying:-}" ]; then
+		say "[$(_elapsed)] $_what: $(grep . "$_log" | tail -n 1)"
+		return "$_rc"
+	fi
 	say "[$(_elapsed)] $_what: failed with status $_rc; the end of its log:"
 	tail -n 20 "$_log" | sed 's/^/    /' >&2
 	say "error: $_what failed; all of it is in $_log"
+	return "$_rc"
+}
+
+# try: the same for a step that may fail, since there is another way.
+try() {
+	_trying=1
+	_rc=0
+	long "$@" || _rc=$?
+	_trying=
 	return "$_rc"
 }
 

@@ -1,0 +1,1314 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON: what the two flags
+ * promise, and what merges.
+ *
+ * What can stand in a slot that is moved is in mremap_relocate_pages.c, memory
+ * that others use too is in mremap_relocate_share.c, and the books that must
+ * balance are in mremap_relocate_acct.c.
+ *
+ * In the pictures '.' is a page of the arena that is reserved and not usable,
+ * a letter is a page that belongs to a mapping, faulted in if it is a capital,
+ * and brackets enclose one VMA.
+ */
+#include "kselftest_harness.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "mremap_relocate_util.h"
+#include "hugepage_settings.h"
+
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP	4
+#endif
+#ifndef MFD_HUGETLB
+#define MFD_HUGETLB		0x0004U
+#endif
+
+#define ARENA_PAGES		100
+
+/* Each flag alone, and both together, promise the same where nothing fails. */
+FIXTURE(contract)
+{
+	struct arena arena;
+	struct snapshot snap;
+};
+
+FIXTURE_VARIANT(contract)
+{
+	int flags;
+};
+
+FIXTURE_VARIANT_ADD(contract, relocate)
+{
+	.flags = RELOCATE,
+};
+
+FIXTURE_VARIANT_ADD(contract, must)
+{
+	.flags = MUST,
+};
+
+FIXTURE_VARIANT_ADD(contract, both)
+{
+	.flags = RELOCATE | MUST,
+};
+
+FIXTURE_SETUP(contract)
+{
+	arena_init(&self->arena, ARENA_PAGES, 0);
+}
+
+FIXTURE_TEARDOWN(contract)
+{
+	arena_exit(&self->arena);
+}
+
+TEST_F(contract, needs_maymove)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 10, 5);
+
+	fill(ptr, 5, 1);
+	snapshot_take(&self->snap, arena, ptr, 5);
+
+	/* Neither where nothing would move, nor where something would. */
+	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5), variant->flags, NULL),
+		  MAP_FAILED);
+	EXPECT_EQ(errno, EINVAL);
+	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(6), variant->flags, NULL),
+		  MAP_FAILED);
+	EXPECT_EQ(errno, EINVAL);
+	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(4), variant->flags, NULL),
+		  MAP_FAILED);
+	EXPECT_EQ(errno, EINVAL);
+	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5),
+			     variant->flags | MREMAP_FIXED, at(arena, 50)),
+		  MAP_FAILED);
+	EXPECT_EQ(errno, EINVAL);
+	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5),
+			     variant->flags | MREMAP_DONTUNMAP, at(arena, 50)),
+		  MAP_FAILED);
+	EXPECT_EQ(errno, EINVAL);
+
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(intact(ptr, 5, 1));
+
+	/* What was missing is MREMAP_MAYMOVE. */
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, at(arena, 50)), at(arena, 50));
+	EXPECT_TRUE(healthy(arena, at(arena, 50), 5, 1));
+}
+
+TEST_F(contract, bad_arguments)
+{
+	const int fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 10, 5);
+	char *to = at(arena, 50);
+	size_t i;
+
+	struct {
+		const char *what;
+		char *from;
+		size_t old_len, new_len;
+		int flags;
+		char *to;
+		int error;
+	} calls[] = {
+		{ "unknown flag", ptr, bytes(5), bytes(5), fixed | 32, to, EINVAL },
+		{ "far flag", ptr, bytes(5), bytes(5), fixed | 1 << 30, to, EINVAL },
+		{ "odd source", ptr + 1, bytes(5), bytes(5), fixed, to, EINVAL },
+		{ "odd destination", ptr, bytes(5), bytes(5), fixed, to + 1, EINVAL },
+		{ "no new length", ptr, bytes(5), 0, fixed, to, EINVAL },
+		{ "no old length", ptr, 0, bytes(5), fixed, to, EINVAL },
+		{ "overlap above", ptr, bytes(5), bytes(5), fixed, ptr + bytes(4), EINVAL },
+		{ "overlap below", ptr, bytes(5), bytes(5), fixed, ptr - bytes(4), EINVAL },
+		{ "no place", ptr, bytes(5), bytes(5), fixed, (char *)-bytes(2), EINVAL },
+		{ "resize and keep", ptr, bytes(5), bytes(6),
+		  fixed | MREMAP_DONTUNMAP, to, EINVAL },
+		{ "not one VMA, growing", ptr, bytes(6), bytes(7), fixed, to, EFAULT },
+	};
+
+	fill(ptr, 5, 1);
+	snapshot_take(&self->snap, arena, ptr, 5);
+
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		EXPECT_EQ(sys_mremap(calls[i].from, calls[i].old_len,
+				     calls[i].new_len,
+				     calls[i].flags | variant->flags,
+				     calls[i].to), MAP_FAILED) {
+			TH_LOG("%s", calls[i].what);
+		}
+		EXPECT_EQ(errno, calls[i].error) {
+			TH_LOG("%s", calls[i].what);
+		}
+	}
+
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(healthy(arena, ptr, 5, 1));
+
+	/* And the flag was none of the reasons. */
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
+}
+
+TEST_F(contract, unmapped_source)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = at(arena, 10);
+
+	ASSERT_EQ(munmap(ptr, bytes(5)), 0);
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, at(arena, 50)), MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5),
+			     MREMAP_MAYMOVE | variant->flags, NULL), MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+}
+
+/* The way for a program to find out whether the kernel knows the flag. */
+TEST_F(contract, nothing_moves)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 10, 5);
+
+	/* ..[aaaaa].. */
+	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5),
+			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
+
+	/* ..[AAAAA].. */
+	fill(ptr, 5, 1);
+	snapshot_take(&self->snap, arena, ptr, 5);
+	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5),
+			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(healthy(arena, ptr, 5, 1));
+}
+
+TEST_F(contract, grows_in_place)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 10, 5);
+	__u64 slots[5];
+
+	fill(ptr, 5, 1);
+	read_slots(arena, ptr, 5, slots);
+
+	/* ..[AAAAA]_____..   ->   ..[AAAAAaaaaa].. */
+	ASSERT_EQ(munmap(ptr + bytes(5), bytes(5)), 0);
+	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(10),
+			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
+	EXPECT_TRUE(is_one_vma(arena, ptr, 10));
+	EXPECT_TRUE(same_slots(arena, ptr, 5, slots));
+	EXPECT_TRUE(all_zero(ptr + bytes(5), 5));
+	EXPECT_TRUE(healthy(arena, ptr, 5, 1));
+}
+
+TEST_F(contract, shrinks_in_place)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 10, 10);
+	__u64 slots[4];
+
+	fill(ptr, 10, 1);
+	read_slots(arena, ptr, 4, slots);
+
+	/* ..[AAAAAAAAAA]..   ->   ..[AAAA]______.. */
+	ASSERT_EQ(sys_mremap(ptr, bytes(10), bytes(4),
+			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
+	EXPECT_TRUE(is_one_vma(arena, ptr, 4));
+	EXPECT_TRUE(same_slots(arena, ptr, 4, slots));
+	EXPECT_TRUE(healthy(arena, ptr, 4, 1));
+}
+
+TEST_F(contract, never_faulted)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *ptr = arena_map(arena, 10, 5);
+
+	/*
+	 *           left   destination
+	 * ..[aaaaa]..[BBBBB]_____..   ->   .._____..[BBBBBaaaaa]..
+	 */
+	fill(left, 5, 1);
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, left + bytes(5)),
+		  left + bytes(5));
+	EXPECT_TRUE(is_one_vma(arena, left, 10));
+	EXPECT_EQ(nr_present(arena, left + bytes(5), 5), 0);
+	EXPECT_TRUE(all_zero(left + bytes(5), 5));
+	EXPECT_TRUE(healthy(arena, left, 5, 1));
+}
+
+/* It is the pages that are moved, and not their contents. */
+TEST_F(contract, moves_pages)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 10, 20);
+	char *to = at(arena, 50);
+	__u64 slots[20];
+
+	fill(ptr, 20, 1);
+	read_slots(arena, ptr, 20, slots);
+	ASSERT_EQ(nr_present(arena, ptr, 20), 20);
+
+	ASSERT_EQ(relocate(ptr, 20, variant->flags, to), to);
+	EXPECT_TRUE(same_slots(arena, to, 20, slots));
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr));
+	EXPECT_TRUE(faults(ptr));
+	EXPECT_TRUE(is_one_vma(arena, to, 20));
+	EXPECT_TRUE(healthy(arena, to, 20, 1));
+
+	/* And they can be written, and more be faulted in beside them. */
+	fill(to, 20, 2);
+	EXPECT_TRUE(healthy(arena, to, 20, 2));
+}
+
+/* Being mergeable is a promise about the future, too. */
+TEST_F(contract, later_neighbours)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 10, 5);
+	char *to = at(arena, 55);
+
+	/* ..[AAAAA].............   ->   .............[AAAAA].. */
+	fill(ptr, 5, 1);
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
+	ASSERT_TRUE(is_one_vma(arena, to, 5));
+
+	/* ..[bbbbbAAAAA].. */
+	arena_map(arena, 50, 5);
+	EXPECT_TRUE(is_one_vma(arena, at(arena, 50), 10));
+
+	/* ..[bbbbbAAAAAccccc].. */
+	arena_map(arena, 60, 5);
+	EXPECT_TRUE(is_one_vma(arena, at(arena, 50), 15));
+
+	fill(at(arena, 50), 5, 2);
+	fill(at(arena, 60), 5, 3);
+	EXPECT_TRUE(is_one_vma(arena, at(arena, 50), 15));
+	EXPECT_TRUE(healthy(arena, at(arena, 50), 5, 2));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+	EXPECT_TRUE(healthy(arena, at(arena, 60), 5, 3));
+}
+
+/* A neighbour that differs in its protection can be made to fit later. */
+TEST_F(contract, later_mprotect)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *right = arena_map(arena, 60, 5);
+	char *ptr = arena_map(arena, 10, 5);
+	char *to = at(arena, 55);
+
+	fill(left, 5, 2);
+	fill(ptr, 5, 1);
+	ASSERT_EQ(mprotect(left, bytes(5), PROT_READ), 0);
+	ASSERT_EQ(mprotect(right, bytes(5), PROT_READ), 0);
+
+	/*
+	 *             r--    ---    r--               r--    rw-    r--
+	 * ..[AAAAA]..[BBBBB].....[ccccc]..   ->   ..[BBBBB][AAAAA][ccccc]..
+	 */
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 5));
+	EXPECT_TRUE(is_one_vma(arena, to, 5));
+	EXPECT_TRUE(is_one_vma(arena, right, 5));
+
+	/* ..[BBBBB][AAAAAccccc].. */
+	ASSERT_EQ(mprotect(right, bytes(5), PROT_READ | PROT_WRITE), 0);
+	EXPECT_TRUE(is_one_vma(arena, to, 10));
+
+	/* ..[BBBBBAAAAAccccc].. */
+	ASSERT_EQ(mprotect(left, bytes(5), PROT_READ | PROT_WRITE), 0);
+	EXPECT_TRUE(is_one_vma(arena, left, 15));
+
+	EXPECT_TRUE(healthy(arena, left, 5, 2));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+	EXPECT_TRUE(all_zero(right, 5));
+}
+
+/* The same for the moved mapping: it is its protection that changes. */
+TEST_F(contract, later_mprotect_of_moved)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *ptr = arena_map(arena, 10, 5);
+	char *to = at(arena, 55);
+
+	fill(ptr, 5, 1);
+	ASSERT_EQ(mprotect(ptr, bytes(5), PROT_READ), 0);
+
+	/* ..[AAAAA]..[bbbbb].....   ->   ..[bbbbb][AAAAA].. */
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
+	ASSERT_TRUE(is_one_vma(arena, to, 5));
+	ASSERT_TRUE(is_one_vma(arena, left, 5));
+
+	/* ..[bbbbbAAAAA].. */
+	ASSERT_EQ(mprotect(to, bytes(5), PROT_READ | PROT_WRITE), 0);
+	EXPECT_TRUE(is_one_vma(arena, left, 10));
+	fill(left, 5, 2);
+	EXPECT_TRUE(healthy(arena, left, 5, 2));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+}
+
+TEST_F(contract, read_only)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *ptr = arena_map(arena, 10, 5);
+	char *to = at(arena, 55);
+
+	fill(left, 5, 2);
+	fill(ptr, 5, 1);
+	ASSERT_EQ(mprotect(ptr, bytes(5), PROT_READ), 0);
+	ASSERT_EQ(mprotect(left, bytes(5), PROT_READ), 0);
+
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 10));
+	EXPECT_TRUE(healthy(arena, left, 5, 2));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+}
+
+TEST_F(contract, grows_while_moving)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *ptr = arena_map(arena, 10, 5);
+	char *to = at(arena, 55);
+
+	/* ..[AAAAA]..[BBBBB]..........   ->   ..[BBBBBAAAAAaaaaa].. */
+	fill(left, 5, 2);
+	fill(ptr, 5, 1);
+	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(10), MREMAP_MAYMOVE |
+			     MREMAP_FIXED | variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 15));
+	EXPECT_TRUE(all_zero(to + bytes(5), 5));
+	EXPECT_TRUE(healthy(arena, left, 5, 2));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+
+	fill(to + bytes(5), 5, 3);
+	EXPECT_TRUE(healthy(arena, to + bytes(5), 5, 3));
+	EXPECT_TRUE(intact(to, 5, 1));
+}
+
+/* realloc() of a big block: grows, has no room, and goes where there is. */
+TEST_F(contract, grows_without_a_place)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 10, 5);
+	char *to;
+
+	fill(ptr, 5, 1);
+	to = sys_mremap(ptr, bytes(5), bytes(200),
+			MREMAP_MAYMOVE | variant->flags, NULL);
+	ASSERT_NE(to, MAP_FAILED);
+	ASSERT_NE(to, ptr);
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr));
+	EXPECT_TRUE(all_zero(to + bytes(5), 195));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+
+	/*
+	 * The middle of it, taken away and mapped anew, fits in again. Whatever
+	 * the kernel chose for a neighbour is of no interest here.
+	 */
+	ASSERT_EQ(munmap(to + bytes(100), bytes(10)), 0);
+	EXPECT_EQ(mmap(to + bytes(100), bytes(10), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+		  to + bytes(100));
+	EXPECT_EQ(nr_vmas(arena, to, 200), 1);
+	EXPECT_EQ(munmap(to, bytes(200)), 0);
+}
+
+TEST_F(contract, shrinks_while_moving)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *ptr = arena_map(arena, 10, 10);
+	char *to = at(arena, 55);
+
+	/* ..[AAAAAAAAAA]..[BBBBB].....   ->   ..[BBBBBAAAAA].. */
+	fill(left, 5, 2);
+	fill(ptr, 10, 1);
+	ASSERT_EQ(sys_mremap(ptr, bytes(10), bytes(5), MREMAP_MAYMOVE |
+			     MREMAP_FIXED | variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 10));
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr + bytes(5)));
+	EXPECT_TRUE(healthy(arena, left, 5, 2));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+}
+
+TEST_F(contract, replaces_what_is_there)
+{
+	struct arena *arena = &self->arena;
+	char *there = arena_map(arena, 50, 15);
+	char *ptr = arena_map(arena, 10, 5);
+	char *to = at(arena, 55);
+
+	/* ..[AAAAA]..[BBBBBBBBBBBBBBB]..   ->   ..[BBBBBAAAAABBBBB].. */
+	fill(there, 15, 2);
+	fill(ptr, 5, 1);
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, there, 15));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+	EXPECT_TRUE(healthy_from(arena, there, 5, 2, 0));
+	EXPECT_TRUE(healthy_from(arena, there + bytes(10), 5, 2, 10));
+}
+
+/*
+ * The neighbour at the destination may be what is left of the source. It must
+ * not lose its ground while the other half comes to its side.
+ */
+TEST_F(contract, beside_its_other_half)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 20, 20);
+
+	/* ..........[AAAAABBBBB]..........   ->   .....[BBBBBAAAAA]_____..... */
+	fill(ptr, 20, 1);
+	ASSERT_EQ(relocate(ptr + bytes(10), 10, variant->flags, at(arena, 10)),
+		  at(arena, 10));
+	EXPECT_TRUE(is_one_vma(arena, at(arena, 10), 20));
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, at(arena, 30)));
+	EXPECT_TRUE(healthy_from(arena, at(arena, 10), 10, 1, 10));
+	EXPECT_TRUE(healthy_from(arena, at(arena, 20), 10, 1, 0));
+
+	/* And the other way round: back to where the upper half was. */
+	ASSERT_EQ(relocate(at(arena, 10), 10, variant->flags, at(arena, 30)),
+		  at(arena, 30));
+	EXPECT_TRUE(is_one_vma(arena, ptr, 20));
+	EXPECT_TRUE(healthy(arena, ptr, 20, 1));
+}
+
+TEST_F(contract, out_of_the_middle)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *ptr = arena_map(arena, 10, 15);
+	char *to = at(arena, 55);
+
+	/* [AAAAABBBBBCCCCC]..[DDDDD].....   ->   [AAAAA]_____[CCCCC]..[DDDDDBBBBB] */
+	fill(left, 5, 2);
+	fill(ptr, 15, 1);
+	ASSERT_EQ(relocate(ptr + bytes(5), 5, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 10));
+	EXPECT_TRUE(is_one_vma(arena, ptr, 5));
+	EXPECT_TRUE(is_one_vma(arena, ptr + bytes(10), 5));
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr + bytes(5)));
+	EXPECT_TRUE(healthy_from(arena, to, 5, 1, 5));
+	EXPECT_TRUE(healthy_from(arena, ptr, 5, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, ptr + bytes(10), 5, 1, 10));
+
+	/* Back into the hole, and all is one again. */
+	ASSERT_EQ(relocate(to, 5, variant->flags, ptr + bytes(5)), ptr + bytes(5));
+	EXPECT_TRUE(is_one_vma(arena, ptr, 15));
+	EXPECT_TRUE(healthy(arena, ptr, 15, 1));
+}
+
+/* The flag on the way back of a plain move, which would merge without it. */
+TEST_F(contract, plain_move_merges_already)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 10, 15);
+	char *away = at(arena, 50);
+	__u64 slots[15];
+
+	fill(ptr, 15, 1);
+	read_slots(arena, ptr, 15, slots);
+	ASSERT_EQ(relocate(ptr + bytes(5), 5, 0, away), away);
+	ASSERT_EQ(relocate(away, 5, variant->flags, ptr + bytes(5)),
+		  ptr + bytes(5));
+	EXPECT_TRUE(is_one_vma(arena, ptr, 15));
+	EXPECT_TRUE(same_slots(arena, ptr, 15, slots));
+	EXPECT_TRUE(healthy(arena, ptr, 15, 1));
+}
+
+/* A mapping that was moved plainly, and shows it, is put right by the flag. */
+TEST_F(contract, after_a_plain_move)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *ptr = arena_map(arena, 10, 5);
+	char *to = at(arena, 55);
+
+	fill(left, 5, 2);
+	fill(ptr, 5, 1);
+	ASSERT_EQ(relocate(ptr, 5, 0, at(arena, 30)), at(arena, 30));
+	ASSERT_EQ(relocate(at(arena, 30), 5, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 10));
+	EXPECT_TRUE(healthy(arena, left, 5, 2));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+}
+
+/* And a plain move after one with the flag is as plain as ever. */
+TEST_F(contract, before_a_plain_move)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *ptr = arena_map(arena, 10, 5);
+	char *to = at(arena, 55);
+
+	fill(left, 5, 2);
+	fill(ptr, 5, 1);
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, at(arena, 30)), at(arena, 30));
+	ASSERT_EQ(relocate(at(arena, 30), 5, 0, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 5));
+	EXPECT_TRUE(is_one_vma(arena, to, 5));
+	EXPECT_TRUE(healthy(arena, left, 5, 2));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+}
+
+TEST_F(contract, many_moves)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 0, 7);
+	char *end = arena_map(arena, 90, 5);
+	int i;
+
+	fill(ptr, 7, 1);
+	fill(end, 5, 2);
+	for (i = 1; i <= 8; i++) {
+		char *to = at(arena, i * 10);
+
+		ASSERT_EQ(relocate(ptr, 7, variant->flags, to), to);
+		ASSERT_TRUE(is_one_vma(arena, to, 7));
+		ASSERT_TRUE(intact(to, 7, 1));
+		ptr = to;
+	}
+	ASSERT_EQ(relocate(ptr, 7, variant->flags, at(arena, 83)), MAP_FAILED);
+	EXPECT_EQ(errno, EINVAL);
+	ASSERT_EQ(relocate(ptr, 7, variant->flags, at(arena, 70)), at(arena, 70));
+	ASSERT_EQ(relocate(at(arena, 70), 7, variant->flags, at(arena, 83)),
+		  at(arena, 83));
+	EXPECT_TRUE(is_one_vma(arena, at(arena, 83), 12));
+	EXPECT_TRUE(healthy(arena, at(arena, 83), 7, 1));
+	EXPECT_TRUE(healthy(arena, end, 5, 2));
+}
+
+/* A heap is compacted: every second page, moved together. */
+TEST_F(contract, compacts)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 0, 40);
+	char *to = at(arena, 50);
+	int i;
+
+	/* [AAAA...AAAA]..   ->   [A]_[A]_[A]_...[AAAA...AAAA].. */
+	fill(ptr, 40, 1);
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(relocate(ptr + bytes(2 * i), 1, variant->flags,
+				   to + bytes(i)), to + bytes(i));
+		ASSERT_TRUE(is_one_vma(arena, to, i + 1));
+	}
+	for (i = 0; i < 20; i++) {
+		EXPECT_TRUE(healthy_from(arena, to + bytes(i), 1, 1, 2 * i));
+		EXPECT_TRUE(healthy_from(arena, ptr + bytes(2 * i + 1), 1, 1,
+					 2 * i + 1));
+	}
+}
+
+/* The same from the end, so that what comes is always the left neighbour. */
+TEST_F(contract, compacts_downwards)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 0, 40);
+	char *to = at(arena, 70);
+	int i;
+
+	fill(ptr, 40, 1);
+	for (i = 0; i < 20; i++) {
+		to -= bytes(1);
+		ASSERT_EQ(relocate(ptr + bytes(2 * i), 1, variant->flags, to), to);
+		ASSERT_TRUE(is_one_vma(arena, to, i + 1));
+	}
+	for (i = 0; i < 20; i++)
+		EXPECT_TRUE(healthy_from(arena, to + bytes(19 - i), 1, 1, 2 * i));
+}
+
+/* Defragmentation in one call: several VMAs in, one out. */
+TEST_F(contract, several_vmas)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 50);
+	int i;
+
+	/* What earlier plain moves left: ..[AAAAA][BBBBB][CCCCC][DDDDD].. */
+	for (i = 0; i < 4; i++) {
+		char *ptr = arena_map(arena, 40, 5);
+
+		fill(ptr, 5, i + 1);
+		ASSERT_EQ(relocate(ptr, 5, 0, at(arena, 10 + 5 * i)),
+			  at(arena, 10 + 5 * i));
+	}
+	ASSERT_EQ(nr_vmas(arena, at(arena, 10), 20), 4);
+
+	/* ..[AAAAABBBBBCCCCCDDDDD].. */
+	ASSERT_EQ(relocate(at(arena, 10), 20, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, to, 20));
+	EXPECT_EQ(nr_vmas(arena, at(arena, 10), 20), 0);
+	for (i = 0; i < 4; i++)
+		EXPECT_TRUE(healthy(arena, to + bytes(5 * i), 5, i + 1));
+}
+
+/* Part of the first VMA and part of the last one, beside a neighbour. */
+TEST_F(contract, several_vmas_in_part)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *to = at(arena, 55);
+	int i;
+
+	fill(left, 5, 9);
+	for (i = 0; i < 3; i++) {
+		char *ptr = arena_map(arena, 40, 5);
+
+		fill(ptr, 5, i + 1);
+		ASSERT_EQ(relocate(ptr, 5, 0, at(arena, 10 + 5 * i)),
+			  at(arena, 10 + 5 * i));
+	}
+
+	/* [AAAAA][BBBBB][CCCCC]..[DDDDD]   ->   [AA]___________[CC]..[DDDDDAAABBBBBCCC] */
+	ASSERT_EQ(relocate(at(arena, 12), 11, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 16));
+	EXPECT_TRUE(is_one_vma(arena, at(arena, 10), 2));
+	EXPECT_TRUE(is_one_vma(arena, at(arena, 23), 2));
+	EXPECT_TRUE(healthy_from(arena, to, 3, 1, 2));
+	EXPECT_TRUE(healthy_from(arena, to + bytes(3), 5, 2, 0));
+	EXPECT_TRUE(healthy_from(arena, to + bytes(8), 3, 3, 0));
+	EXPECT_TRUE(healthy_from(arena, at(arena, 10), 2, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, at(arena, 23), 2, 3, 3));
+	EXPECT_TRUE(healthy(arena, left, 5, 9));
+}
+
+/* Gaps between the VMAs stay gaps. */
+TEST_F(contract, several_vmas_with_gaps)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 50);
+	char *ptr = arena_map(arena, 10, 5);
+
+	fill(ptr, 5, 1);
+	ASSERT_EQ(munmap(at(arena, 15), bytes(5)), 0);
+	fill(arena_map(arena, 40, 5), 5, 2);
+	ASSERT_EQ(relocate(at(arena, 40), 5, 0, at(arena, 20)), at(arena, 20));
+	fill(arena_map(arena, 40, 5), 5, 3);
+	ASSERT_EQ(relocate(at(arena, 40), 5, 0, at(arena, 25)), at(arena, 25));
+	ASSERT_EQ(munmap(to, bytes(20)), 0);
+
+	/* [AAAAA]_____[BBBBB][CCCCC]   ->   [AAAAA]_____[BBBBBCCCCC] */
+	ASSERT_EQ(relocate(ptr, 20, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, to, 5));
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, to + bytes(5)));
+	EXPECT_TRUE(is_one_vma(arena, to + bytes(10), 10));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+	EXPECT_TRUE(healthy(arena, to + bytes(10), 5, 2));
+	EXPECT_TRUE(healthy(arena, to + bytes(15), 5, 3));
+}
+
+TEST_F(contract, dontunmap)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *ptr = arena_map(arena, 10, 5);
+	char *to = at(arena, 55);
+	__u64 slots[5];
+
+	/* ..[AAAAA]..[BBBBB].....   ->   ..[aaaaa]..[BBBBBAAAAA].. */
+	fill(left, 5, 2);
+	fill(ptr, 5, 1);
+	read_slots(arena, ptr, 5, slots);
+	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, to), to);
+	EXPECT_TRUE(same_slots(arena, to, 5, slots));
+	EXPECT_TRUE(is_one_vma(arena, left, 10));
+	EXPECT_TRUE(is_one_vma(arena, ptr, 5));
+	EXPECT_EQ(nr_present(arena, ptr, 5), 0);
+	EXPECT_TRUE(all_zero(ptr, 5));
+
+	/* Both can be used, and do not get in each other's way. */
+	fill(ptr, 5, 3);
+	EXPECT_TRUE(healthy(arena, ptr, 5, 3));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+	EXPECT_TRUE(healthy(arena, left, 5, 2));
+	ASSERT_EQ(munmap(ptr, bytes(5)), 0);
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+}
+
+TEST_F(contract, dontunmap_of_a_part)
+{
+	struct arena *arena = &self->arena;
+	char *left = arena_map(arena, 50, 5);
+	char *ptr = arena_map(arena, 10, 15);
+	char *to = at(arena, 55);
+
+	/* [AAAAABBBBBCCCCC]..[DDDDD].....   ->   [AAAAAbbbbbCCCCC]..[DDDDDBBBBB] */
+	fill(left, 5, 2);
+	fill(ptr, 15, 1);
+	ASSERT_EQ(relocate(ptr + bytes(5), 5, variant->flags | MREMAP_DONTUNMAP,
+			   to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 10));
+	EXPECT_EQ(nr_present(arena, ptr, 15), 10);
+	EXPECT_TRUE(all_zero(ptr + bytes(5), 5));
+
+	fill(ptr + bytes(5), 5, 3);
+	EXPECT_TRUE(healthy_from(arena, ptr, 5, 1, 0));
+	EXPECT_TRUE(healthy(arena, ptr + bytes(5), 5, 3));
+	EXPECT_TRUE(healthy_from(arena, ptr + bytes(10), 5, 1, 10));
+	EXPECT_TRUE(healthy_from(arena, to, 5, 1, 5));
+	EXPECT_TRUE(healthy(arena, left, 5, 2));
+}
+
+/* The neighbour is the source, and it stays: it must not be swallowed. */
+TEST_F(contract, dontunmap_beside_the_source)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_map(arena, 50, 5);
+	char *to;
+
+	/* ..[AAAAA].....   ->   ..aaaaaAAAAA.. in one VMA or two */
+	to = ptr + bytes(5);
+	fill(ptr, 5, 1);
+	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, to), to);
+	EXPECT_EQ(nr_present(arena, ptr, 5), 0);
+	EXPECT_TRUE(all_zero(ptr, 5));
+	fill(ptr, 5, 2);
+	EXPECT_TRUE(healthy(arena, ptr, 5, 2));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+
+	/* To the other side: .....bbbbbAAAAA   ->   BBBBBbbbbbAAAAA */
+	to = ptr - bytes(5);
+	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, to), to);
+	EXPECT_TRUE(all_zero(ptr, 5));
+	EXPECT_TRUE(healthy(arena, to, 5, 2));
+	EXPECT_TRUE(healthy(arena, ptr + bytes(5), 5, 1));
+	EXPECT_LE(nr_vmas(arena, to, 15), 3);
+}
+
+/* Without the flags nothing is as it is above: the tests above test something. */
+TEST(plain_moves_do_not_merge)
+{
+	struct arena arena;
+	char *left, *ptr, *to;
+	__u64 slots[5];
+
+	arena_init(&arena, ARENA_PAGES, 0);
+	left = arena_map(&arena, 50, 5);
+	ptr = arena_map(&arena, 10, 5);
+	to = left + bytes(5);
+
+	fill(left, 5, 2);
+	fill(ptr, 5, 1);
+	read_slots(&arena, ptr, 5, slots);
+	ASSERT_EQ(relocate(ptr, 5, 0, to), to);
+	EXPECT_TRUE(same_slots(&arena, to, 5, slots));
+	EXPECT_TRUE(is_one_vma(&arena, left, 5));
+	EXPECT_TRUE(is_one_vma(&arena, to, 5));
+	EXPECT_TRUE(healthy(&arena, left, 5, 2));
+	EXPECT_TRUE(healthy(&arena, to, 5, 1));
+
+	arena_map(&arena, 60, 5);
+	EXPECT_TRUE(is_one_vma(&arena, to, 5));
+	arena_exit(&arena);
+}
+
+/*
+ * Which neighbours admit the moved mapping?
+ *
+ *	.....[AAAAA].....[left ]     [right].....
+ *	.....            [left  AAAAA right].....
+ */
+enum neighbour {
+	NONE,
+	FRESH,		/* mapped, never faulted */
+	FAULTED,
+	OTHER_FLAGS,	/* mapped in a way that cannot merge */
+};
+
+enum history {
+	UNFORKED,
+	FORKED_BEFORE,	/* the source had been shared with a child, now gone */
+	FORKED_BESIDE,	/* so had the neighbours */
+	FORKED_ALL,	/* source and neighbours */
+	CHILD,		/* we are the child, and all was mapped by us */
+};
+
+struct shape {
+	enum neighbour left, right;
+	bool one_anon_vma;	/* of both neighbours, if both are faulted */
+	size_t vmas;		/* over all three at the end */
+};
+
+FIXTURE(shapes)
+{
+	struct arena arena;
+};
+
+FIXTURE_VARIANT(shapes)
+{
+	struct shape shape;
+};
+
+FIXTURE_VARIANT_ADD(shapes, alone)
+{
+	.shape = { .left = NONE, .right = NONE, .vmas = 3 },
+};
+
+FIXTURE_VARIANT_ADD(shapes, left_fresh)
+{
+	.shape = { .left = FRESH, .right = NONE, .vmas = 2 },
+};
+
+FIXTURE_VARIANT_ADD(shapes, left_faulted)
+{
+	.shape = { .left = FAULTED, .right = NONE, .vmas = 2 },
+};
+
+FIXTURE_VARIANT_ADD(shapes, right_fresh)
+{
+	.shape = { .left = NONE, .right = FRESH, .vmas = 2 },
+};
+
+FIXTURE_VARIANT_ADD(shapes, right_faulted)
+{
+	.shape = { .left = NONE, .right = FAULTED, .vmas = 2 },
+};
+
+FIXTURE_VARIANT_ADD(shapes, both_fresh)
+{
+	.shape = { .left = FRESH, .right = FRESH, .vmas = 1 },
+};
+
+FIXTURE_VARIANT_ADD(shapes, left_faulted_right_fresh)
+{
+	.shape = { .left = FAULTED, .right = FRESH, .vmas = 1 },
+};
+
+FIXTURE_VARIANT_ADD(shapes, left_fresh_right_faulted)
+{
+	.shape = { .left = FRESH, .right = FAULTED, .vmas = 1 },
+};
+
+FIXTURE_VARIANT_ADD(shapes, both_faulted_as_one)
+{
+	.shape = { .left = FAULTED, .right = FAULTED, .one_anon_vma = true, .vmas = 1 },
+};
+
+/* Each has an anon_vma of its own: only one of the two can be joined. */
+FIXTURE_VARIANT_ADD(shapes, both_faulted_apart)
+{
+	.shape = { .left = FAULTED, .right = FAULTED, .vmas = 2 },
+};
+
+FIXTURE_VARIANT_ADD(shapes, left_other_right_faulted)
+{
+	.shape = { .left = OTHER_FLAGS, .right = FAULTED, .vmas = 2 },
+};
+
+FIXTURE_VARIANT_ADD(shapes, left_faulted_right_other)
+{
+	.shape = { .left = FAULTED, .right = OTHER_FLAGS, .vmas = 2 },
+};
+
+FIXTURE_SETUP(shapes)
+{
+	arena_init(&self->arena, ARENA_PAGES, 0);
+}
+
+FIXTURE_TEARDOWN(shapes)
+{
+	arena_exit(&self->arena);
+}
+
+static void map_neighbour(struct arena *arena, size_t page, enum neighbour kind,
+			  unsigned long seed)
+{
+	char *ptr;
+
+	if (kind == NONE)
+		return;
+	ptr = arena_map(arena, page, 5);
+	if (kind == OTHER_FLAGS && madvise(ptr, bytes(5), MADV_DONTFORK))
+		ksft_exit_fail_perror("MADV_DONTFORK");
+	if (kind != FRESH)
+		fill(ptr, 5, seed);
+}
+
+/* A child that has everything for a moment. */
+static bool fork_once(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		ksft_exit_fail_perror("fork");
+	if (!pid)
+		_exit(0);
+	return reap(pid);
+}
+
+static void test_shape(struct __test_metadata *_metadata, struct arena *arena,
+		       const struct shape *variant,
+		       enum history history, int flags)
+{
+	char *ptr, *left = at(arena, 50), *to = at(arena, 55);
+	char *right = at(arena, 60);
+
+	if (history == FORKED_BEFORE) {
+		fill(arena_map(arena, 10, 5), 5, 1);
+		ASSERT_TRUE(fork_once());
+	}
+
+	if (variant->one_anon_vma) {
+		/* Fault in left, middle and right, and take out the middle. */
+		arena_map(arena, 50, 15);
+		fill(left, 5, 2);
+		fill(to, 5, 4);
+		fill(right, 5, 3);
+		arena_unmap(arena, 55, 5);
+	} else {
+		map_neighbour(arena, 50, variant->left, 2);
+		map_neighbour(arena, 60, variant->right, 3);
+	}
+	if (history == FORKED_BESIDE)
+		ASSERT_TRUE(fork_once());
+
+	if (history != FORKED_BEFORE)
+		fill(arena_map(arena, 10, 5), 5, 1);
+	if (history == FORKED_ALL)
+		ASSERT_TRUE(fork_once());
+	ptr = at(arena, 10);
+
+	ASSERT_EQ(relocate(ptr, 5, flags, to), to);
+	EXPECT_EQ(nr_vmas(arena, left, 15), variant->vmas);
+
+	if (variant->left == NONE && variant->right == NONE)
+		EXPECT_TRUE(is_one_vma(arena, to, 5));
+	if (variant->vmas == 1)
+		EXPECT_TRUE(is_one_vma(arena, left, 15));
+
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+	if (variant->left == FRESH) {
+		EXPECT_TRUE(all_zero(left, 5));
+		fill(left, 5, 2);
+	}
+	if (variant->left != NONE)
+		EXPECT_TRUE(healthy(arena, left, 5, 2));
+	if (variant->right == FRESH) {
+		EXPECT_TRUE(all_zero(right, 5));
+		fill(right, 5, 3);
+	}
+	if (variant->right != NONE)
+		EXPECT_TRUE(healthy(arena, right, 5, 3));
+
+	/* What was faulted in now does not change what is one VMA. */
+	EXPECT_EQ(nr_vmas(arena, left, 15), variant->vmas);
+	EXPECT_TRUE(intact(to, 5, 1));
+}
+
+TEST_F(shapes, unforked)
+{
+	test_shape(_metadata, &self->arena, &variant->shape, UNFORKED, RELOCATE);
+}
+
+TEST_F(shapes, unforked_must)
+{
+	test_shape(_metadata, &self->arena, &variant->shape, UNFORKED, MUST);
+}
+
+TEST_F(shapes, source_was_forked)
+{
+	test_shape(_metadata, &self->arena, &variant->shape, FORKED_BEFORE, MUST);
+}
+
+TEST_F(shapes, neighbours_were_forked)
+{
+	test_shape(_metadata, &self->arena, &variant->shape, FORKED_BESIDE, MUST);
+}
+
+TEST_F(shapes, all_was_forked)
+{
+	test_shape(_metadata, &self->arena, &variant->shape, FORKED_ALL, MUST);
+}
+
+TEST_F(shapes, mapped_in_child)
+{
+	pid_t pid = fork();
+
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		arena_reopen(&self->arena);
+		test_shape(_metadata, &self->arena, &variant->shape, CHILD, MUST);
+		_exit(0);
+	}
+	EXPECT_TRUE(reap(pid));
+}
+
+/*
+ * Neighbours that a child inherited are special: the kernel does not let them
+ * grow, so that an anon_vma is not kept by ever more generations. The rule for
+ * a moved mapping is the same as for one that is mapped there in the first
+ * place, so let such a mapping tell what to expect.
+ */
+TEST_F(shapes, as_if_mapped_there)
+{
+	const int first[2] = { 20, 60 };
+	struct arena *arena = &self->arena;
+	size_t vmas[2];
+	pid_t pid;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		map_neighbour(arena, first[i], variant->shape.left, 2);
+		map_neighbour(arena, first[i] + 10, variant->shape.right, 3);
+	}
+
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		arena_reopen(arena);
+		fill(arena_map(arena, first[0] + 5, 5), 5, 1);
+		fill(arena_map(arena, 5, 5), 5, 1);
+		ASSERT_EQ(relocate(at(arena, 5), 5, MUST, at(arena, first[1] + 5)),
+			  at(arena, first[1] + 5));
+		/* MADV_DONTFORK left a hole. */
+		for (i = 0; i < 2; i++)
+			vmas[i] = nr_vmas(arena, at(arena, first[i]), 15);
+		EXPECT_EQ(vmas[0], vmas[1]);
+		EXPECT_TRUE(healthy(arena, at(arena, first[1] + 5), 5, 1));
+		_exit(0);
+	}
+	EXPECT_TRUE(reap(pid));
+}
+
+/*
+ * Mappings that cannot be re-homed: MREMAP_RELOCATE_ANON moves them as mremap()
+ * always did, MREMAP_MUST_RELOCATE_ANON says EFAULT and touches nothing.
+ */
+enum kind {
+	DEV_ZERO_PRIVATE,
+	DEV_ZERO_SHARED,
+	ANON_SHARED,
+	MEMFD_SHARED,
+	MEMFD_PRIVATE,
+	FILE_PRIVATE,
+	HUGETLB_ANON,
+	HUGETLB_FILE,
+};
+
+FIXTURE(refused)
+{
+	struct arena arena;
+	struct snapshot snap;
+	char *ptr, *to;
+	size_t nr;
+	bool restore;
+};
+
+FIXTURE_VARIANT(refused)
+{
+	enum kind kind;
+	bool shared;
+};
+
+FIXTURE_VARIANT_ADD(refused, dev_zero_private)
+{
+	.kind = DEV_ZERO_PRIVATE,
+};
+
+FIXTURE_VARIANT_ADD(refused, dev_zero_shared)
+{
+	.kind = DEV_ZERO_SHARED, .shared = true,
+};
+
+FIXTURE_VARIANT_ADD(refused, anon_shared)
+{
+	.kind = ANON_SHARED, .shared = true,
+};
+
+FIXTURE_VARIANT_ADD(refused, memfd_shared)
+{
+	.kind = MEMFD_SHARED, .shared = true,
+};
+
+FIXTURE_VARIANT_ADD(refused, memfd_private)
+{
+	.kind = MEMFD_PRIVATE,
+};
+
+FIXTURE_VARIANT_ADD(refused, file_private)
+{
+	.kind = FILE_PRIVATE,
+};
+
+FIXTURE_VARIANT_ADD(refused, hugetlb)
+{
+	.kind = HUGETLB_ANON,
+};
+
+FIXTURE_VARIANT_ADD(refused, hugetlb_file)
+{
+	.kind = HUGETLB_FILE,
+};
+
+FIXTURE_SETUP(refused)
+{
+	int flags = MAP_FIXED, fd = -1;
+	struct arena *arena = &self->arena;
+	size_t huge = 0;
+
+	if (variant->kind == HUGETLB_ANON || variant->kind == HUGETLB_FILE) {
+		huge = default_huge_page_size();
+		if (huge && hugetlb_free_default_pages() < 1) {
+			hugetlb_save_settings();
+			self->restore = true;
+			hugetlb_set_nr_default_pages(hugetlb_nr_default_pages() + 1);
+		}
+		if (!huge || hugetlb_free_default_pages() < 1)
+			SKIP(return, "no free huge page");
+	}
+
+	self->nr = huge ? huge / psize() : 5;
+	arena_init(arena, 8 * self->nr, huge);
+	self->ptr = at(arena, self->nr);
+	self->to = at(arena, 4 * self->nr);
+
+	flags |= variant->shared ? MAP_SHARED : MAP_PRIVATE;
+	switch (variant->kind) {
+	case DEV_ZERO_SHARED:
+	case DEV_ZERO_PRIVATE:
+		fd = open("/dev/zero", O_RDWR);
+		ASSERT_GE(fd, 0);
+		break;
+	case ANON_SHARED:
+		flags |= MAP_ANONYMOUS;
+		break;
+	case MEMFD_SHARED:
+	case MEMFD_PRIVATE:
+		fd = memfd_create("relocate", 0);
+		ASSERT_GE(fd, 0);
+		ASSERT_EQ(ftruncate(fd, bytes(self->nr)), 0);
+		break;
+	case FILE_PRIVATE:
+		fd = open("/proc/self/exe", O_RDONLY);
+		ASSERT_GE(fd, 0);
+		break;
+	case HUGETLB_ANON:
+		flags |= MAP_ANONYMOUS | MAP_HUGETLB;
+		break;
+	case HUGETLB_FILE:
+		fd = memfd_create("relocate", MFD_HUGETLB);
+		ASSERT_GE(fd, 0);
+		ASSERT_EQ(ftruncate(fd, huge), 0);
+		break;
+	}
+
+	ASSERT_EQ(mmap(self->ptr, bytes(self->nr), PROT_READ | PROT_WRITE,
+		       flags, fd, 0), self->ptr);
+	if (fd >= 0)
+		close(fd);
+	fill(self->ptr, self->nr, 1);
+}
+
+FIXTURE_TEARDOWN(refused)
+{
+	arena_exit(&self->arena);
+	if (self->restore)
+		hugetlb_restore_settings();
+}
+
+TEST_F(refused, relocate_moves)
+{
+	struct arena *arena = &self->arena;
+	__u64 *slots = calloc(self->nr, sizeof(*slots));
+
+	ASSERT_NE(slots, NULL);
+	read_slots(arena, self->ptr, self->nr, slots);
+	ASSERT_EQ(relocate(self->ptr, self->nr, RELOCATE, self->to), self->to);
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, self->ptr));
+	EXPECT_TRUE(is_one_vma(arena, self->to, self->nr));
+	/* Shared pages need not be mapped yet where they were moved to. */
+	EXPECT_TRUE(intact(self->to, self->nr, 1));
+	EXPECT_TRUE(same_slots(arena, self->to, self->nr, slots));
+	free(slots);
+}
+
+TEST_F(refused, must_fails)
+{
+	const int flags[] = { MUST, RELOCATE | MUST };
+	struct arena *arena = &self->arena;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		snapshot_take(&self->snap, arena, self->ptr, self->nr);
+		ASSERT_EQ(relocate(self->ptr, self->nr, flags[i], self->to),
+			  MAP_FAILED);
+		EXPECT_EQ(errno, EFAULT);
+		EXPECT_TRUE(snapshot_same(&self->snap));
+		EXPECT_TRUE(intact(self->ptr, self->nr, 1));
+	}
+
+	/* The source is so much as before that it can still be moved. */
+	ASSERT_EQ(relocate(self->ptr, self->nr, 0, self->to), self->to);
+	EXPECT_TRUE(intact(self->to, self->nr, 1));
+}
+
+/* Where is the vDSO? */
+static bool find_vdso(char **start, size_t *nr)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long from, to;
+	char line[512];
+	bool found = false;
+
+	if (!maps)
+		return false;
+	while (!found && fgets(line, sizeof(line), maps)) {
+		if (strstr(line, "[vdso]") &&
+		    sscanf(line, "%lx-%lx", &from, &to) == 2)
+			found = true;
+	}
+	fclose(maps);
+	if (found) {
+		*start = (char *)from;
+		*nr = (to - from) / psize();
+	}
+	return found;
+}
+
+/* A special mapping. libc must not call into it any more: leave by _exit(). */
+TEST(refused_vdso)
+{
+	struct arena arena;
+	char *vdso, *to;
+	size_t nr;
+	pid_t pid;
+
+	if (!find_vdso(&vdso, &nr))
+		SKIP(return, "there is no vDSO");
+	arena_init(&arena, 64, 0);
+	to = at(&arena, 10);
+
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		char first[64];
+
+		memcpy(first, vdso, sizeof(first));
+		if (relocate(vdso, nr, MUST, to) != MAP_FAILED)
+			_exit(10);
+		if (errno != EFAULT)
+			_exit(11);
+		if (memcmp(first, vdso, sizeof(first)))
+			_exit(12);
+		if (relocate(vdso, nr, RELOCATE, to) != to)
+			_exit(13);
+		if (memcmp(first, to, sizeof(first)))
+			_exit(14);
+		_exit(0);
+	}
+	EXPECT_TRUE(reap(pid));
+	arena_exit(&arena);
+}
+
+TEST_HARNESS_MAIN

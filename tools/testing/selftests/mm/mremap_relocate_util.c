@@ -1,0 +1,712 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the tests of MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON share.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "mremap_relocate_util.h"
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT		21
+#endif
+#ifndef MPOL_MF_MOVE
+#define MPOL_MF_MOVE		2
+#endif
+
+#define MAX_NODES		16
+#define PATIENCE		100
+
+static void open_files(struct arena *arena)
+{
+	if (open_self_procmap(&arena->procmap))
+		ksft_exit_fail_msg("cannot open /proc/self/maps\n");
+	arena->pagemap = open("/proc/self/pagemap", O_RDONLY);
+	if (arena->pagemap < 0)
+		ksft_exit_fail_msg("cannot open /proc/self/pagemap\n");
+}
+
+/* Reserve nr pages at a multiple of align bytes (0: no matter where). */
+void arena_init(struct arena *arena, size_t nr, size_t align)
+{
+	size_t len = bytes(nr) + align;
+	char *ptr, *base;
+	cpu_set_t set;
+
+	/*
+	 * Stay on one CPU: a page that was just faulted in may still wait in
+	 * this CPU's batch for the LRU lists. MADV_PAGEOUT drains the batch of
+	 * the CPU that it runs on, and cannot reclaim what waits elsewhere.
+	 */
+	CPU_ZERO(&set);
+	CPU_SET(sched_getcpu(), &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		ksft_exit_fail_perror("sched_setaffinity");
+
+	ptr = mmap(NULL, len, PROT_NONE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (ptr == MAP_FAILED)
+		ksft_exit_fail_perror("mmap of the arena");
+
+	base = ptr;
+	if (align) {
+		base = (char *)(((unsigned long)ptr + align - 1) & ~(align - 1));
+		if (base > ptr)
+			munmap(ptr, base - ptr);
+		if (base < ptr + align)
+			munmap(base + bytes(nr), ptr + align - base);
+	}
+
+	arena->base = base;
+	arena->nr = nr;
+	arena->kpageflags = open("/proc/kpageflags", O_RDONLY);
+	open_files(arena);
+}
+
+void arena_exit(struct arena *arena)
+{
+	munmap(arena->base, bytes(arena->nr));
+	close_procmap(&arena->procmap);
+	close(arena->pagemap);
+	if (arena->kpageflags >= 0)
+		close(arena->kpageflags);
+}
+
+/* In a child: what /proc/self meant when it was opened was the parent. */
+void arena_reopen(struct arena *arena)
+{
+	close_procmap(&arena->procmap);
+	close(arena->pagemap);
+	open_files(arena);
+}
+
+/* Map readable and writable anonymous memory. */
+char *arena_map(struct arena *arena, size_t page, size_t nr)
+{
+	char *ptr = mmap(at(arena, page), bytes(nr), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+
+	if (ptr == MAP_FAILED)
+		ksft_exit_fail_perror("mmap in the arena");
+	return ptr;
+}
+
+/* Make it a reserved part of the arena again. */
+void arena_unmap(struct arena *arena, size_t page, size_t nr)
+{
+	if (mmap(at(arena, page), bytes(nr), PROT_NONE, MAP_PRIVATE |
+		 MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+		ksft_exit_fail_perror("mmap in the arena");
+}
+
+void *relocate(void *from, size_t nr, int flags, void *to)
+{
+	return sys_mremap(from, bytes(nr), bytes(nr),
+			  MREMAP_MAYMOVE | MREMAP_FIXED | flags, to);
+}
+
+static unsigned long word_at(unsigned long seed, unsigned long index)
+{
+	return (seed * 1000003ul + index + 1) * 0x9e3779b97f4a7c15ul;
+}
+
+void fill_from(char *ptr, size_t nr, unsigned long seed, size_t first)
+{
+	const size_t words = psize() / sizeof(unsigned long);
+	unsigned long *word = (unsigned long *)ptr;
+	size_t i;
+
+	for (i = 0; i < nr * words; i++)
+		word[i] = word_at(seed, first * words + i);
+}
+
+bool intact_from(const char *ptr, size_t nr, unsigned long seed, size_t first)
+{
+	const size_t words = psize() / sizeof(unsigned long);
+	const unsigned long *word = (const unsigned long *)ptr;
+	size_t i;
+
+	for (i = 0; i < nr * words; i++) {
+		unsigned long want = word_at(seed, first * words + i);
+
+		if (word[i] == want)
+			continue;
+		ksft_print_msg("page %zu of %zu, byte %zu: %lx instead of %lx\n",
+			       i / words, nr, i % words * sizeof(*word),
+			       word[i], want);
+		return false;
+	}
+	return true;
+}
+
+bool all_zero(const char *ptr, size_t nr)
+{
+	const unsigned long *word = (const unsigned long *)ptr;
+	size_t i;
+
+	for (i = 0; i < bytes(nr) / sizeof(*word); i++) {
+		if (word[i]) {
+			ksft_print_msg("page %zu of %zu is not zero\n",
+				       i * sizeof(*word) / psize(), nr);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* How many VMAs have a part in the range? */
+size_t nr_vmas(struct arena *arena, void *start, size_t nr)
+{
+	struct procmap_query *query = &arena->procmap.query;
+	unsigned long addr = (unsigned long)start;
+	unsigned long end = addr + bytes(nr);
+	size_t count = 0;
+	int err;
+
+	while (addr < end) {
+		query->query_flags = PROCMAP_QUERY_COVERING_OR_NEXT_VMA;
+		query->query_addr = addr;
+		err = query_procmap(&arena->procmap);
+		if (err == -ENOENT)
+			break;
+		if (err)
+			ksft_exit_fail_msg("PROCMAP_QUERY: %s\n", strerror(-err));
+		if (query->vma_start >= end)
+			break;
+		addr = query->vma_end;
+		count++;
+	}
+	return count;
+}
+
+/* Is the range, no less and no more, one VMA? */
+bool is_one_vma(struct arena *arena, void *start, size_t nr)
+{
+	struct procmap_query *query = &arena->procmap.query;
+	unsigned long addr = (unsigned long)start;
+
+	if (!find_vma_procmap(&arena->procmap, start)) {
+		ksft_print_msg("no VMA at page %zu\n",
+			       ((char *)start - arena->base) / psize());
+		return false;
+	}
+	if (query->vma_start == addr && query->vma_end == addr + bytes(nr))
+		return true;
+
+	ksft_print_msg("VMA at pages %ld to %ld instead of %ld to %ld\n",
+		       (long)(query->vma_start - (unsigned long)arena->base) / (long)psize(),
+		       (long)(query->vma_end - (unsigned long)arena->base) / (long)psize(),
+		       ((char *)start - arena->base) / (long)psize(),
+		       ((char *)start - arena->base) / (long)psize() + (long)nr);
+	return false;
+}
+
+bool faults(const char *ptr)
+{
+	int fds[2];
+	bool ret;
+
+	if (pipe(fds))
+		ksft_exit_fail_perror("pipe");
+	ret = write(fds[1], ptr, 1) < 0 && errno == EFAULT;
+	close(fds[0]);
+	close(fds[1]);
+	return ret;
+}
+
+void read_slots(struct arena *arena, void *ptr, size_t nr, __u64 *slots)
+{
+	ssize_t len = nr * sizeof(*slots);
+
+	if (pread(arena->pagemap, slots, len,
+		  (unsigned long)ptr / psize() * sizeof(*slots)) != len)
+		ksft_exit_fail_perror("/proc/self/pagemap");
+}
+
+/* Do the slots hold the same pages, swap entries and markers as the array? */
+bool same_slots(struct arena *arena, void *ptr, size_t nr, const __u64 *slots)
+{
+	__u64 now;
+	size_t i;
+
+	for (i = 0; i < nr; i++) {
+		read_slots(arena, (char *)ptr + bytes(i), 1, &now);
+		if ((now & SLOT_MASK) == (slots[i] & SLOT_MASK))
+			continue;
+		ksft_print_msg("slot %zu of %zu is %llx instead of %llx\n", i, nr,
+			       (unsigned long long)now,
+			       (unsigned long long)slots[i]);
+		return false;
+	}
+	return true;
+}
+
+size_t count_slots(struct arena *arena, void *ptr, size_t nr, __u64 mask,
+		   __u64 value)
+{
+	size_t i, count = 0;
+	__u64 slot;
+
+	for (i = 0; i < nr; i++) {
+		read_slots(arena, (char *)ptr + bytes(i), 1, &slot);
+		count += (slot & mask) == value;
+	}
+	return count;
+}
+
+/*
+ * For a page that is not present mincore() looks into the swap cache, and only
+ * there.
+ */
+size_t nr_swap_cached(struct arena *arena, void *ptr, size_t nr)
+{
+	unsigned char in_core;
+	size_t i, count = 0;
+
+	for (i = 0; i < nr; i++) {
+		char *page = (char *)ptr + bytes(i);
+
+		if (!nr_swapped(arena, page, 1))
+			continue;
+		if (mincore(page, psize(), &in_core))
+			ksft_exit_fail_perror("mincore");
+		count += in_core & 1;
+	}
+	return count;
+}
+
+/* Copy the lines of a file of /proc that pass the filter. No malloc() here. */
+static void copy_lines(const char *path, char *buf, size_t size,
+		       bool (*filter)(const char *line, void *arg), void *arg)
+{
+	static char text[1 << 16];
+	size_t len = 0, used = 0;
+	char *line, *next;
+	ssize_t ret;
+	int fd;
+
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		ksft_exit_fail_msg("cannot open %s\n", path);
+	while ((ret = read(fd, text + len, sizeof(text) - 1 - len)) > 0)
+		len += ret;
+	close(fd);
+	text[len] = '\0';
+
+	for (line = text; *line; line = next) {
+		next = strchr(line, '\n');
+		next = next ? next + 1 : line + strlen(line);
+		if (!filter(line, arg))
+			continue;
+		if (used + (next - line) >= size)
+			ksft_exit_fail_msg("%s is too long\n", path);
+		memcpy(buf + used, line, next - line);
+		used += next - line;
+	}
+	buf[used] = '\0';
+}
+
+static bool in_arena(const char *line, void *arg)
+{
+	struct arena *arena = arg;
+	unsigned long start, end;
+
+	return sscanf(line, "%lx-%lx", &start, &end) == 2 &&
+	       end > (unsigned long)arena->base &&
+	       start < (unsigned long)arena->base + bytes(arena->nr);
+}
+
+static bool is_counter(const char *line, void *arg)
+{
+	static const char * const names[] = {
+		"VmSize:", "VmLck:", "VmPin:", "RssAnon:", "VmData:",
+		"VmStk:", "VmSwap:",
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		if (!strncmp(line, names[i], strlen(names[i])))
+			return true;
+	}
+	return false;
+}
+
+static char snapshot_now[16384];
+
+void snapshot_take(struct snapshot *snap, struct arena *arena, void *ptr,
+		   size_t nr)
+{
+	snap->arena = arena;
+	snap->ptr = ptr;
+	snap->nr = nr;
+	snap->slots = malloc(nr * sizeof(*snap->slots));
+	if (!snap->slots)
+		ksft_exit_fail_msg("out of memory\n");
+	/* The buffers must not be faulted in between two snapshots. */
+	memset(snap->maps, 0, sizeof(snap->maps));
+	memset(snap->counters, 0, sizeof(snap->counters));
+	memset(snapshot_now, 0, sizeof(snapshot_now));
+	copy_lines("/proc/self/maps", snap->maps, sizeof(snap->maps), in_arena,
+		   arena);
+	read_slots(arena, ptr, nr, snap->slots);
+	copy_lines("/proc/self/status", snap->counters, sizeof(snap->counters),
+		   is_counter, NULL);
+}
+
+/* Is everything as the snapshot has it? Ends the life of the snapshot. */
+bool snapshot_same(struct snapshot *snap)
+{
+	char *now = snapshot_now;
+	bool ret = true;
+
+	copy_lines("/proc/self/status", now, sizeof(snapshot_now), is_counter, NULL);
+	if (strcmp(now, snap->counters)) {
+		ksft_print_msg("counters were:\n%s", snap->counters);
+		ksft_print_msg("counters are:\n%s", now);
+		ret = false;
+	}
+	copy_lines("/proc/self/maps", now, sizeof(snapshot_now), in_arena, snap->arena);
+	if (strcmp(now, snap->maps)) {
+		ksft_print_msg("mappings were:\n%s", snap->maps);
+		ksft_print_msg("mappings are:\n%s", now);
+		ret = false;
+	}
+	if (!same_slots(snap->arena, snap->ptr, snap->nr, snap->slots))
+		ret = false;
+	free(snap->slots);
+	snap->slots = NULL;
+	return ret;
+}
+
+struct figure {
+	const char *name;
+	long kb;
+};
+
+static bool is_figure(const char *line, void *arg)
+{
+	struct figure *figure = arg;
+	size_t len = strlen(figure->name);
+
+	if (!strncmp(line, figure->name, len) && line[len] == ':')
+		figure->kb = atol(line + len + 1);
+	return false;
+}
+
+static long read_figure(const char *path, const char *name)
+{
+	struct figure figure = { .name = name, .kb = -1 };
+	char unused[1];
+
+	copy_lines(path, unused, sizeof(unused), is_figure, &figure);
+	return figure.kb;
+}
+
+long status_kb(const char *name)
+{
+	return read_figure("/proc/self/status", name);
+}
+
+long meminfo_kb(const char *name)
+{
+	return read_figure("/proc/meminfo", name);
+}
+
+static bool pfn_flags(struct arena *arena, unsigned long pfn, uint64_t *flags)
+{
+	return arena->kpageflags >= 0 &&
+	       !pageflags_get(pfn, arena->kpageflags, flags);
+}
+
+/* The flags of the page at ptr, 0 if there is none or if they are secret. */
+__u64 page_flags(struct arena *arena, void *ptr)
+{
+	unsigned long pfn = pagemap_get_pfn(arena->pagemap, ptr);
+	uint64_t flags;
+
+	if (pfn == -1ul || !pfn || !pfn_flags(arena, pfn, &flags))
+		return 0;
+	return flags;
+}
+
+/*
+ * How large is the folio that the page at ptr belongs to? Counts from the head
+ * page on, whatever of the folio is mapped here.
+ */
+size_t folio_pages(struct arena *arena, void *ptr)
+{
+	unsigned long pfn = pagemap_get_pfn(arena->pagemap, ptr);
+	uint64_t flags;
+	size_t nr;
+
+	if (pfn == -1ul || !pfn || !pfn_flags(arena, pfn, &flags))
+		return 0;
+	if (!(flags & (KPF_COMPOUND_HEAD | KPF_COMPOUND_TAIL)))
+		return 1;
+	while (!(flags & KPF_COMPOUND_HEAD)) {
+		if (!pfn_flags(arena, --pfn, &flags))
+			return 0;
+	}
+	for (nr = 1; pfn_flags(arena, pfn + nr, &flags); nr++) {
+		if (!(flags & KPF_COMPOUND_TAIL))
+			break;
+	}
+	return nr;
+}
+
+bool can_swap(void)
+{
+	return meminfo_kb("SwapFree") >= 64 * 1024;
+}
+
+/* The nodes that have memory. */
+static int nodes[MAX_NODES], nr_known_nodes;
+
+int nr_nodes(void)
+{
+	int first, last, len = 0, node;
+	char buf[256], *ptr = buf;
+
+	if (nr_known_nodes)
+		return nr_known_nodes;
+
+	nr_known_nodes = 1;
+	if (!read_file("/sys/devices/system/node/has_memory", buf, sizeof(buf)))
+		return nr_known_nodes;
+
+	nr_known_nodes = 0;
+	while (sscanf(ptr, "%d%n", &first, &len) == 1) {
+		ptr += len;
+		last = first;
+		if (sscanf(ptr, "-%d%n", &last, &len) == 1)
+			ptr += len;
+		for (node = first; node <= last; node++) {
+			if (nr_known_nodes < MAX_NODES)
+				nodes[nr_known_nodes++] = node;
+		}
+		if (*ptr == ',')
+			ptr++;
+	}
+	return nr_known_nodes;
+}
+
+static long sys_move_pages(unsigned long nr, void **pages, const int *to,
+			   int *status)
+{
+	return syscall(__NR_move_pages, 0, nr, pages, to, status, MPOL_MF_MOVE);
+}
+
+/* The index, among the nodes that have memory, of the page's node. */
+int node_of(void *ptr)
+{
+	int status, i;
+
+	if (sys_move_pages(1, &ptr, NULL, &status))
+		return -1;
+	for (i = 0; i < nr_nodes(); i++) {
+		if (nodes[i] == status)
+			return i;
+	}
+	return -1;
+}
+
+/*
+ * Migrate the pages that are present to a node, given by its index. Returns
+ * how many pages are there now.
+ */
+size_t migrate(void *ptr, size_t nr, int node_index)
+{
+	size_t i, there = 0, busy;
+	int *to, *status, try;
+	void **pages;
+
+	pages = calloc(nr, sizeof(*pages));
+	to = calloc(nr, sizeof(*to));
+	status = calloc(nr, sizeof(*status));
+	if (!pages || !to || !status)
+		ksft_exit_fail_msg("out of memory\n");
+
+	for (i = 0; i < nr; i++) {
+		pages[i] = (char *)ptr + bytes(i);
+		to[i] = nodes[node_index];
+	}
+	for (try = 0; try < PATIENCE; try++) {
+		there = 0;
+		busy = 0;
+		if (sys_move_pages(nr, pages, to, status) < 0)
+			break;
+		/* What it says of a page that did not move may be old. */
+		if (sys_move_pages(nr, pages, NULL, status) < 0)
+			break;
+		for (i = 0; i < nr; i++) {
+			if (status[i] == nodes[node_index])
+				there++;
+			else if (status[i] >= 0 || status[i] == -EBUSY)
+				busy++;
+		}
+		if (!busy)
+			break;
+	}
+	free(pages);
+	free(to);
+	free(status);
+	return there;
+}
+
+/* Reclaim until 'want' slots hold a swap entry. Returns how many do. */
+size_t pageout(struct arena *arena, void *ptr, size_t nr, size_t want)
+{
+	size_t swapped = 0;
+	int try;
+
+	for (try = 0; try < PATIENCE; try++) {
+		if (madvise(ptr, bytes(nr), MADV_PAGEOUT))
+			ksft_exit_fail_perror("MADV_PAGEOUT");
+		swapped = nr_swapped(arena, ptr, nr);
+		if (swapped >= want)
+			break;
+		sched_yield();
+	}
+	return swapped;
+}
+
+bool healthy_from(struct arena *arena, char *ptr, size_t nr,
+		  unsigned long seed, size_t first)
+{
+	size_t done;
+
+	if (!intact_from(ptr, nr, seed, first))
+		return false;
+
+	if (nr_nodes() > 1) {
+		int node;
+
+		/* Whatever the node they are on, one of the two is a change. */
+		for (node = 0; node < 2; node++) {
+			done = migrate(ptr, nr, node);
+			if (done != nr) {
+				ksft_print_msg("migrated only %zu of %zu pages\n",
+					       done, nr);
+				return false;
+			}
+		}
+		if (!intact_from(ptr, nr, seed, first)) {
+			ksft_print_msg("... after migration\n");
+			return false;
+		}
+	}
+
+	if (can_swap()) {
+		done = pageout(arena, ptr, nr, nr);
+		if (done != nr) {
+			ksft_print_msg("reclaimed only %zu of %zu pages\n",
+				       done, nr);
+			return false;
+		}
+		if (!intact_from(ptr, nr, seed, first)) {
+			ksft_print_msg("... after reclaim\n");
+			return false;
+		}
+	}
+	return true;
+}
+
+void step_init(struct step *step)
+{
+	if (pipe(step->fds[0]) || pipe(step->fds[1]))
+		ksft_exit_fail_perror("pipe");
+}
+
+void step_tell(struct step *step, bool child)
+{
+	if (write(step->fds[child][1], "x", 1) != 1)
+		ksft_exit_fail_perror("write to the pipe");
+}
+
+/* If the other side died, nobody tells: each side keeps both ends open. */
+void step_wait(struct step *step, bool child)
+{
+	char byte;
+
+	if (read(step->fds[!child][0], &byte, 1) != 1)
+		ksft_exit_fail_perror("read from the pipe");
+}
+
+bool reap(pid_t pid)
+{
+	int status;
+
+	if (waitpid(pid, &status, 0) != pid)
+		ksft_exit_fail_perror("waitpid");
+	if (WIFSIGNALED(status))
+		ksft_print_msg("child killed by signal %d\n", WTERMSIG(status));
+	else if (WEXITSTATUS(status))
+		ksft_print_msg("child exited with %d\n", WEXITSTATUS(status));
+	return WIFEXITED(status) && !WEXITSTATUS(status);
+}
+
+static void *migrator(void *arg)
+{
+	struct migrator *mig = arg;
+	void *pages[64];
+	int to[64], status[64];
+	int round, node = 0;
+	cpu_set_t set;
+	size_t i;
+
+	/* Run elsewhere than the thread that moves the range. */
+	memset(&set, 0xff, sizeof(set));
+	sched_setaffinity(0, sizeof(set), &set);
+
+	for (round = 0; !__atomic_load_n(&mig->stop, __ATOMIC_ACQUIRE); round++) {
+		char *ptr = mig->ptr[round & 1];
+
+		if (!(round & 1))
+			node ^= 1;
+		for (i = 0; i < mig->nr; i++) {
+			pages[i] = ptr + bytes(i);
+			to[i] = nodes[node];
+			status[i] = -1;
+		}
+		if (sys_move_pages(mig->nr, pages, to, status) < 0)
+			continue;
+		for (i = 0; i < mig->nr; i++) {
+			if (status[i] == nodes[node])
+				__atomic_fetch_add(&mig->migrated, 1, __ATOMIC_RELEASE);
+		}
+	}
+	return NULL;
+}
+
+void migrator_start(struct migrator *mig, char *one, char *other, size_t nr)
+{
+	memset(mig, 0, sizeof(*mig));
+	mig->ptr[0] = one;
+	mig->ptr[1] = other;
+	mig->nr = nr > 64 ? 64 : nr;
+	if (pthread_create(&mig->thread, NULL, migrator, mig))
+		ksft_exit_fail_msg("cannot create a thread\n");
+}
+
+/* Wait until so many pages have been migrated. */
+void migrator_wait(struct migrator *mig, unsigned long migrated)
+{
+	while (__atomic_load_n(&mig->migrated, __ATOMIC_ACQUIRE) < migrated)
+		sched_yield();
+}
+
+unsigned long migrator_stop(struct migrator *mig)
+{
+	__atomic_store_n(&mig->stop, true, __ATOMIC_RELEASE);
+	pthread_join(mig->thread, NULL);
+	return mig->migrated;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the tests of MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON share.
+ */
+#ifndef __MREMAP_RELOCATE_UTIL_H
+#define __MREMAP_RELOCATE_UTIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <pthread.h>
+#include <linux/types.h>
+#include "vm_util.h"
+
+#ifndef MREMAP_RELOCATE_ANON
+#define MREMAP_RELOCATE_ANON		8
+#endif
+#ifndef MREMAP_MUST_RELOCATE_ANON
+#define MREMAP_MUST_RELOCATE_ANON	16
+#endif
+
+/* Short names for the tests' tables. */
+#define RELOCATE	MREMAP_RELOCATE_ANON
+#define MUST		MREMAP_MUST_RELOCATE_ANON
+
+/*
+ * Every mapping of a test lies in one arena, reserved with PROT_NONE, so that
+ * nobody else maps anything next to it: only the neighbours that a test gives
+ * to a mapping can merge with it. Offsets and lengths are in pages.
+ */
+struct arena {
+	char *base;
+	size_t nr;			/* pages */
+	struct procmap_fd procmap;
+	int pagemap;
+	int kpageflags;			/* -1 if we may not read it */
+};
+
+void arena_init(struct arena *arena, size_t nr, size_t align);
+void arena_exit(struct arena *arena);
+void arena_reopen(struct arena *arena);
+
+static inline char *at(struct arena *arena, size_t page)
+{
+	return arena->base + page * psize();
+}
+
+static inline size_t bytes(size_t nr)
+{
+	return nr * psize();
+}
+
+char *arena_map(struct arena *arena, size_t page, size_t nr);
+void arena_unmap(struct arena *arena, size_t page, size_t nr);
+
+/* mremap() to a fixed place, without a change of size. */
+void *relocate(void *from, size_t nr, int flags, void *to);
+
+/*
+ * Memory contents: each word depends on the seed and on its place. fill() and
+ * intact() count places from page 'first', so that a part can be checked too.
+ */
+void fill_from(char *ptr, size_t nr, unsigned long seed, size_t first);
+bool intact_from(const char *ptr, size_t nr, unsigned long seed, size_t first);
+bool all_zero(const char *ptr, size_t nr);
+
+static inline void fill(char *ptr, size_t nr, unsigned long seed)
+{
+	fill_from(ptr, nr, seed, 0);
+}
+
+static inline bool intact(const char *ptr, size_t nr, unsigned long seed)
+{
+	return intact_from(ptr, nr, seed, 0);
+}
+
+/* VMAs. */
+size_t nr_vmas(struct arena *arena, void *start, size_t nr);
+bool is_one_vma(struct arena *arena, void *start, size_t nr);
+
+/* Does the kernel refuse to read this byte for us? */
+bool faults(const char *ptr);
+
+/* Slots, as /proc/self/pagemap shows them. */
+#define SLOT_MASK	(PM_PRESENT | PM_SWAP | PM_FILE | PM_GUARD_REGION | \
+			 PM_UFFD_WP | (BIT_ULL(55) - 1))
+
+void read_slots(struct arena *arena, void *ptr, size_t nr, __u64 *slots);
+bool same_slots(struct arena *arena, void *ptr, size_t nr, const __u64 *slots);
+size_t count_slots(struct arena *arena, void *ptr, size_t nr, __u64 mask,
+		   __u64 value);
+
+static inline size_t nr_present(struct arena *arena, void *ptr, size_t nr)
+{
+	return count_slots(arena, ptr, nr, PM_PRESENT, PM_PRESENT);
+}
+
+static inline size_t nr_swapped(struct arena *arena, void *ptr, size_t nr)
+{
+	return count_slots(arena, ptr, nr, PM_SWAP, PM_SWAP);
+}
+
+/* How many swap entries of the range have their page in the swap cache? */
+size_t nr_swap_cached(struct arena *arena, void *ptr, size_t nr);
+
+/*
+ * Everything about a range that a call which fails must leave alone: the VMAs
+ * of the arena, what each slot of the range holds, and the process's counters.
+ */
+struct snapshot {
+	struct arena *arena;
+	char *ptr;
+	size_t nr;
+	char maps[16384];
+	char counters[1024];
+	__u64 *slots;
+};
+
+void snapshot_take(struct snapshot *snap, struct arena *arena, void *ptr,
+		   size_t nr);
+bool snapshot_same(struct snapshot *snap);
+
+/* A figure of /proc/self/status or /proc/meminfo in kB, -1 if it is not there. */
+long status_kb(const char *name);
+long meminfo_kb(const char *name);
+
+/* Large folios. Returns the pages of the folio at ptr, 0 if unknown. */
+size_t folio_pages(struct arena *arena, void *ptr);
+__u64 page_flags(struct arena *arena, void *ptr);
+
+/*
+ * Reverse mapping: have the kernel find the mappings of pages, starting from
+ * the pages.
+ */
+bool can_swap(void);
+int nr_nodes(void);
+size_t pageout(struct arena *arena, void *ptr, size_t nr, size_t want);
+int node_of(void *ptr);
+size_t migrate(void *ptr, size_t nr, int node_index);
+
+/*
+ * Has every page of the range all its bytes, and can the kernel find it from
+ * the page: to migrate it, where there are two nodes, and to reclaim it, where
+ * there is swap? Says what was wrong if not.
+ */
+bool healthy_from(struct arena *arena, char *ptr, size_t nr,
+		  unsigned long seed, size_t first);
+
+static inline bool healthy(struct arena *arena, char *ptr, size_t nr,
+			   unsigned long seed)
+{
+	return healthy_from(arena, ptr, nr, seed, 0);
+}
+
+/* Processes in lock step. */
+struct step {
+	int fds[2][2];
+};
+
+void step_init(struct step *step);
+void step_tell(struct step *step, bool child);
+void step_wait(struct step *step, bool child);
+
+#define tell_parent(step)	step_tell(step, true)
+#define tell_child(step)	step_tell(step, false)
+#define wait_for_parent(step)	step_wait(step, true)
+#define wait_for_child(step)	step_wait(step, false)
+
+/* Wait for the child to end; true if it exited with 0. */
+bool reap(pid_t pid);
+
+/* A thread that migrates a range back and forth until it is told to stop. */
+struct migrator {
+	pthread_t thread;
+	char *ptr[2];		/* Places where the range may be. */
+	size_t nr;
+	bool stop;
+	unsigned long migrated;
+};
+
+void migrator_start(struct migrator *mig, char *one, char *other, size_t nr);
+void migrator_wait(struct migrator *mig, unsigned long migrated);
+unsigned long migrator_stop(struct migrator *mig);
+
+#endif /* __MREMAP_RELOCATE_UTIL_H */

@@ -69,6 +69,7 @@ BASE=${BASE:-7.3}
 export BASE
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mremap-relocate
 BUILD=$ROOT/build/$BASE
+TREE=$BUILD/tree
 OUT=$ROOT/out/$BASE
 SERIES=$ROOT/series/$BASE
 JOBS=${JOBS:-$(nproc 2>/dev/null || echo 2)}
@@ -201,4 +202,30 @@ _ticker() {
 			say "[$(_elapsed)] $_what: $_last"
 		fi
 	done
+}
+
+# The composed tree, untouched by what the user's git configuration says.
+NOBODY='mremap-relocate series'
+NOWHERE=series@localhost
+EPOCH=1767225600
+tgit() {
+	GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 \
+		git -C "$TREE" "$@"
+}
+
+kernel_version() {
+	awk '$2 == "=" { v[$1] = $3 }
+	     END { if (v["VERSION"] != "")
+		   print v["VERSION"] "." v["PATCHLEVEL"] "." v["SUBLEVEL"] \
+			 v["EXTRAVERSION"] }' \
+		"$1/Makefile"
+}
+
+# One line per commit of the series: PATCH [FILE OF OURS]...  In the file, a
+# commit's files may also stand on indented lines below it.
+series_lines() {
+	awk '/^[ \t]*(#|$)/ { next }
+	     /^[^ \t]/ && line != "" { print line; line = "" }
+	     { $1 = $1; line = line (line == "" ? "" : " ") $0 }
+	     END { if (line != "") print line }' "${1:-$SERIES/series}"
 }

@@ -1033,11 +1033,9 @@ TEST_F(shapes, all_was_forked)
 
 TEST_F(shapes, mapped_in_child)
 {
-	pid_t pid = fork();
+	pid_t pid = fork_child(&self->arena);
 
-	ASSERT_GE(pid, 0);
 	if (!pid) {
-		arena_reopen(&self->arena);
 		test_shape(_metadata, &self->arena, &variant->shape, CHILD, MUST);
 		_exit(0);
 	}
@@ -1063,10 +1061,8 @@ TEST_F(shapes, as_if_mapped_there)
 		map_neighbour(arena, first[i] + 10, variant->shape.right, 3);
 	}
 
-	pid = fork();
-	ASSERT_GE(pid, 0);
+	pid = fork_child(arena);
 	if (!pid) {
-		arena_reopen(arena);
 		fill(arena_map(arena, first[0] + 5, 5), 5, 1);
 		fill(arena_map(arena, 5, 5), 5, 1);
 		ASSERT_EQ(relocate(at(arena, 5), 5, MUST, at(arena, first[1] + 5)),

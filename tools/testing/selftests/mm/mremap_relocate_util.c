@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -632,13 +634,25 @@ void step_tell(struct step *step, bool child)
 		ksft_exit_fail_perror("write to the pipe");
 }
 
-/* If the other side died, nobody tells: each side keeps both ends open. */
 void step_wait(struct step *step, bool child)
 {
 	char byte;
 
 	if (read(step->fds[!child][0], &byte, 1) != 1)
 		ksft_exit_fail_perror("read from the pipe");
+}
+
+pid_t fork_child(struct arena *arena)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		ksft_exit_fail_perror("fork");
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		arena_reopen(arena);
+	}
+	return pid;
 }
 
 bool reap(pid_t pid)

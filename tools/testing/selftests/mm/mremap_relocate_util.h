@@ -165,6 +165,9 @@ void step_wait(struct step *step, bool child);
 #define wait_for_parent(step)	step_wait(step, true)
 #define wait_for_child(step)	step_wait(step, false)
 
+/* fork() for a test: the child ends with us, and can use the arena. */
+pid_t fork_child(struct arena *arena);
+
 /* Wait for the child to end; true if it exited with 0. */
 bool reap(pid_t pid);
 

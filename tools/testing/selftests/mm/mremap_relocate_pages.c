@@ -1,0 +1,1253 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON: what can stand in a slot
+ * of the range that is moved, and what has become of it afterwards.
+ *
+ * Whether a page was re-homed rightly shows when the kernel has to find its
+ * mappings from the page: healthy() has every page migrated and reclaimed. A
+ * page that kept its old index or its old anon_vma can be read and written as
+ * if nothing were wrong, but it cannot be unmapped.
+ */
+#include "kselftest_harness.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "mremap_relocate_util.h"
+#include "hugepage_settings.h"
+
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP	4
+#endif
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT		21
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL	102
+#endif
+#ifndef MADV_HWPOISON
+#define MADV_HWPOISON		100
+#endif
+
+#define KPF_ZERO_PAGE		BIT_ULL(24)
+
+/* Small pages only. */
+FIXTURE(pages)
+{
+	struct arena arena;
+	struct snapshot snap;
+	char *left, *ptr, *to;
+};
+
+FIXTURE_VARIANT(pages)
+{
+	int flags;
+};
+
+FIXTURE_VARIANT_ADD(pages, relocate)
+{
+	.flags = RELOCATE,
+};
+
+FIXTURE_VARIANT_ADD(pages, must)
+{
+	.flags = MUST,
+};
+
+/*
+ * Every test moves ptr to the right of left:
+ *
+ *	..[A..A]..[BBBB]........   ->   ..________..[BBBBA..A]..
+ */
+FIXTURE_SETUP(pages)
+{
+	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	arena_init(&self->arena, 200, 0);
+	self->left = arena_map(&self->arena, 100, 4);
+	self->ptr = at(&self->arena, 10);
+	self->to = at(&self->arena, 104);
+	fill(self->left, 4, 9);
+}
+
+FIXTURE_TEARDOWN(pages)
+{
+	arena_exit(&self->arena);
+}
+
+#define EXPECT_MERGED(nr) do {							\
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + (nr)));		\
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));			\
+} while (0)
+
+TEST_F(pages, with_holes)
+{
+	struct arena *arena = &self->arena;
+	__u64 slots[32];
+	int i;
+
+	/* ..[AaAaAaAa].. */
+	arena_map(arena, 10, 32);
+	for (i = 0; i < 32; i += 2)
+		fill(self->ptr + bytes(i), 1, i);
+	read_slots(arena, self->ptr, 32, slots);
+
+	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
+	EXPECT_TRUE(same_slots(arena, self->to, 32, slots));
+	EXPECT_EQ(nr_present(arena, self->to, 32), 16);
+	EXPECT_MERGED(32);
+	for (i = 0; i < 32; i += 2) {
+		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, i));
+		EXPECT_TRUE(all_zero(self->to + bytes(i + 1), 1));
+	}
+}
+
+TEST_F(pages, zero_pages)
+{
+	struct arena *arena = &self->arena;
+	__u64 slots[32];
+	int i;
+
+	/* The zero page in every second slot, a page of our own in the others. */
+	arena_map(arena, 10, 32);
+	for (i = 0; i < 32; i += 2) {
+		fill(self->ptr + bytes(i), 1, i);
+		FORCE_READ(self->ptr[bytes(i + 1)]);
+	}
+	read_slots(arena, self->ptr, 32, slots);
+
+	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
+	EXPECT_TRUE(same_slots(arena, self->to, 32, slots));
+	EXPECT_MERGED(32);
+	for (i = 0; i < 32; i += 2) {
+		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, i));
+		EXPECT_TRUE(all_zero(self->to + bytes(i + 1), 1));
+	}
+
+	/* A write replaces it, by a page that is at home here. */
+	fill(self->to, 32, 3);
+	EXPECT_TRUE(healthy(arena, self->to, 32, 3));
+}
+
+/* Nothing but zero pages: not a page to be re-homed, and yet faulted. */
+TEST_F(pages, only_zero_pages)
+{
+	struct arena *arena = &self->arena;
+
+	arena_map(arena, 10, 8);
+	force_read_pages(self->ptr, 8, psize());
+	ASSERT_EQ(nr_present(arena, self->ptr, 8), 8);
+	ASSERT_EQ(relocate(self->ptr, 8, variant->flags, self->to), self->to);
+	EXPECT_EQ(nr_present(arena, self->to, 8), 8);
+	EXPECT_TRUE(all_zero(self->to, 8));
+	EXPECT_MERGED(8);
+	fill(self->to, 8, 3);
+	EXPECT_TRUE(healthy(arena, self->to, 8, 3));
+}
+
+/* Faulted once, and empty again: there is an anon_vma, but no page. */
+TEST_F(pages, all_dropped)
+{
+	struct arena *arena = &self->arena;
+
+	fill(arena_map(arena, 10, 8), 8, 1);
+	ASSERT_EQ(madvise(self->ptr, bytes(8), MADV_DONTNEED), 0);
+	ASSERT_EQ(relocate(self->ptr, 8, variant->flags, self->to), self->to);
+	EXPECT_TRUE(all_zero(self->to, 8));
+	EXPECT_MERGED(8);
+	fill(self->to, 8, 3);
+	EXPECT_TRUE(healthy(arena, self->to, 8, 3));
+}
+
+TEST_F(pages, guard_regions)
+{
+	struct arena *arena = &self->arena;
+	__u64 slots[32];
+	int i;
+
+	fill(arena_map(arena, 10, 32), 32, 1);
+	for (i = 0; i < 32; i += 4) {
+		if (madvise(self->ptr + bytes(i), bytes(1), MADV_GUARD_INSTALL))
+			SKIP(return, "no guard regions");
+	}
+	read_slots(arena, self->ptr, 32, slots);
+
+	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
+	EXPECT_TRUE(same_slots(arena, self->to, 32, slots));
+	EXPECT_EQ(nr_vmas(arena, self->left, 36), 1);
+	for (i = 0; i < 32; i += 4) {
+		EXPECT_TRUE(faults(self->to + bytes(i)));
+		EXPECT_TRUE(healthy_from(arena, self->to + bytes(i + 1), 3, 1, i + 1));
+	}
+	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
+}
+
+/* More than one page table, aligned so that tables could be moved whole. */
+TEST_F(pages, whole_tables)
+{
+	const size_t nr = 2 * HPAGE_SIZE / psize();
+	struct arena arena;
+	__u64 *slots = calloc(nr, sizeof(*slots));
+	char *left, *ptr, *to;
+
+	ASSERT_NE(slots, NULL);
+	arena_init(&arena, 8 * nr, 2 * HPAGE_SIZE);
+	left = arena_map(&arena, 4 * nr - 4, 4);
+	fill(left, 4, 9);
+	ptr = arena_map(&arena, nr, nr);
+	to = at(&arena, 4 * nr);
+	fill(ptr, nr, 1);
+	read_slots(&arena, ptr, nr, slots);
+
+	ASSERT_EQ(relocate(ptr, nr, variant->flags, to), to);
+	EXPECT_TRUE(same_slots(&arena, to, nr, slots));
+	EXPECT_TRUE(is_one_vma(&arena, left, nr + 4));
+	EXPECT_TRUE(healthy(&arena, to, nr, 1));
+	EXPECT_TRUE(healthy(&arena, left, 4, 9));
+	free(slots);
+	arena_exit(&arena);
+}
+
+/* From the middle of one table to the end of another, and over it. */
+TEST_F(pages, across_tables)
+{
+	const size_t table = HPAGE_SIZE / psize();
+	struct arena arena;
+	char *ptr, *to;
+
+	arena_init(&arena, 8 * table, HPAGE_SIZE);
+	ptr = arena_map(&arena, table - 20, 40);
+	to = at(&arena, 4 * table - 7);
+	fill(ptr, 40, 1);
+	fill(arena_map(&arena, 4 * table - 11, 4), 4, 9);
+
+	ASSERT_EQ(relocate(ptr, 40, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(&arena, at(&arena, 4 * table - 11), 44));
+	EXPECT_TRUE(healthy(&arena, to, 40, 1));
+	EXPECT_TRUE(healthy(&arena, at(&arena, 4 * table - 11), 4, 9));
+	arena_exit(&arena);
+}
+
+TEST_F(pages, swapped_out)
+{
+	struct arena *arena = &self->arena;
+	__u64 slots[32];
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+
+	fill(arena_map(arena, 10, 32), 32, 1);
+	ASSERT_EQ(pageout(arena, self->ptr, 32, 32), 32);
+	read_slots(arena, self->ptr, 32, slots);
+
+	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
+	EXPECT_TRUE(same_slots(arena, self->to, 32, slots));
+	EXPECT_EQ(nr_vmas(arena, self->left, 36), 1);
+	EXPECT_TRUE(healthy(arena, self->to, 32, 1));
+	EXPECT_MERGED(32);
+}
+
+TEST_F(pages, swapped_out_in_part)
+{
+	struct arena *arena = &self->arena;
+	int i;
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+
+	fill(arena_map(arena, 10, 32), 32, 1);
+	ASSERT_EQ(pageout(arena, self->ptr, 32, 32), 32);
+	for (i = 0; i < 32; i += 3)
+		FORCE_READ(self->ptr[bytes(i)]);
+
+	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
+	EXPECT_TRUE(healthy(arena, self->to, 32, 1));
+	EXPECT_MERGED(32);
+}
+
+/* There and back several times, swapped out all the while. */
+TEST_F(pages, swapped_out_moved_often)
+{
+	struct arena *arena = &self->arena;
+	int i;
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+
+	fill(arena_map(arena, 10, 16), 16, 1);
+	ASSERT_EQ(pageout(arena, self->ptr, 16, 16), 16);
+	for (i = 0; i < 10; i++) {
+		ASSERT_EQ(relocate(self->ptr, 16, variant->flags, self->to),
+			  self->to);
+		ASSERT_EQ(relocate(self->to, 16, variant->flags, self->ptr),
+			  self->ptr);
+	}
+	ASSERT_EQ(relocate(self->ptr, 16, variant->flags, self->to), self->to);
+	EXPECT_TRUE(healthy(arena, self->to, 16, 1));
+	EXPECT_MERGED(16);
+}
+
+/*
+ * Swap out, and have a child read everything: the pages are in the swap cache,
+ * mapped by the child. When it is gone they still are there, because our swap
+ * entries need them, mapped by nobody.
+ */
+static bool make_swap_cached(struct arena *arena, char *ptr, size_t nr)
+{
+	pid_t pid;
+
+	if (pageout(arena, ptr, nr, nr) != nr)
+		ksft_exit_fail_msg("cannot swap out\n");
+	pid = fork_child(arena);
+	if (!pid) {
+		force_read_pages(ptr, nr, psize());
+		_exit(0);
+	}
+	if (!reap(pid))
+		ksft_exit_fail_msg("the child could not read\n");
+	return nr_swapped(arena, ptr, nr) == nr &&
+	       nr_swap_cached(arena, ptr, nr) > 0;
+}
+
+/*
+ * Such a page is found from its mapping and index as soon as it is mapped
+ * again, so it must have been re-homed although it was not mapped anywhere.
+ */
+TEST_F(pages, swap_cached)
+{
+	struct arena *arena = &self->arena;
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+
+	fill(arena_map(arena, 10, 32), 32, 1);
+	if (!make_swap_cached(arena, self->ptr, 32))
+		SKIP(return, "the pages do not stay in the swap cache");
+
+	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
+	EXPECT_EQ(nr_vmas(arena, self->left, 36), 1);
+	EXPECT_TRUE(healthy(arena, self->to, 32, 1));
+	EXPECT_MERGED(32);
+}
+
+/* What has just been reclaimed may still be on its way to the disk. */
+TEST_F(pages, under_writeback)
+{
+	struct arena *arena = &self->arena;
+	int i;
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+
+	fill(arena_map(arena, 10, 64), 64, 1);
+	for (i = 0; i < 10; i++) {
+		fill(self->ptr, 64, i);
+		madvise(self->ptr, bytes(64), MADV_PAGEOUT);
+		ASSERT_EQ(relocate(self->ptr, 64, variant->flags, self->to),
+			  self->to);
+		ASSERT_EQ(nr_vmas(arena, self->left, 68), 1);
+		ASSERT_TRUE(intact(self->to, 64, i));
+		madvise(self->to, bytes(64), MADV_PAGEOUT);
+		ASSERT_EQ(relocate(self->to, 64, variant->flags, self->ptr),
+			  self->ptr);
+		ASSERT_TRUE(intact(self->ptr, 64, i));
+	}
+	EXPECT_TRUE(healthy(arena, self->ptr, 64, 9));
+}
+
+/* Swapped in again, the page is still in the swap cache, and mapped. */
+TEST_F(pages, swapped_in)
+{
+	struct arena *arena = &self->arena;
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+
+	fill(arena_map(arena, 10, 32), 32, 1);
+	ASSERT_EQ(pageout(arena, self->ptr, 32, 32), 32);
+	force_read_pages(self->ptr, 32, psize());
+	ASSERT_EQ(nr_present(arena, self->ptr, 32), 32);
+
+	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
+	EXPECT_TRUE(healthy(arena, self->to, 32, 1));
+	EXPECT_MERGED(32);
+	fill(self->to, 32, 2);
+	EXPECT_TRUE(healthy(arena, self->to, 32, 2));
+}
+
+/*
+ * Migration entries. The pages are migrated back and forth by another thread
+ * while they are moved back and forth: whichever comes first, no page may be
+ * lost, left with a migration entry for ever, or left behind.
+ */
+TEST_F(pages, under_migration)
+{
+	struct arena *arena = &self->arena;
+	struct migrator mig;
+	unsigned long done;
+	int i;
+
+	if (nr_nodes() < 2)
+		SKIP(return, "only one node has memory");
+
+	fill(arena_map(arena, 10, 64), 64, 1);
+	migrator_start(&mig, self->ptr, self->to, 64);
+	for (i = 0; i < 100; i++) {
+		/* Be sure that there is something to collide with. */
+		migrator_wait(&mig, i);
+		ASSERT_EQ(relocate(self->ptr, 64, variant->flags, self->to),
+			  self->to);
+		ASSERT_EQ(nr_vmas(arena, self->left, 68), 1);
+		ASSERT_EQ(relocate(self->to, 64, variant->flags, self->ptr),
+			  self->ptr);
+		ASSERT_TRUE(is_one_vma(arena, self->ptr, 64));
+	}
+	done = migrator_stop(&mig);
+	TH_LOG("%lu pages migrated during 200 moves", done);
+	EXPECT_TRUE(healthy(arena, self->ptr, 64, 1));
+	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
+}
+
+/* Pages that were one page for KSM are made separate again before the move. */
+TEST_F(pages, ksm)
+{
+	struct arena *arena = &self->arena;
+	int i;
+
+	if (ksm_stop() < 0 || ksm_get_full_scans() < 0)
+		SKIP(return, "no KSM");
+
+	arena_map(arena, 10, 8);
+	for (i = 0; i < 8; i++)
+		fill(self->ptr + bytes(i), 1, 1);
+	if (madvise(self->ptr, bytes(8), MADV_MERGEABLE) ||
+	    madvise(self->left, bytes(4), MADV_MERGEABLE))
+		SKIP(return, "no MADV_MERGEABLE");
+	ksm_start();
+	if (ksm_get_self_merging_pages() <= 0) {
+		ksm_stop();
+		SKIP(return, "KSM did not merge");
+	}
+	ksm_stop();
+
+	ASSERT_EQ(relocate(self->ptr, 8, variant->flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 12));
+	for (i = 0; i < 8; i++)
+		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, 1));
+	fill(self->to, 8, 2);
+	EXPECT_TRUE(healthy(arena, self->to, 8, 2));
+}
+
+static sigjmp_buf jump;
+static char *bus_address;
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	bus_address = info->si_addr;
+	siglongjmp(jump, 1);
+}
+
+/* Does reading end in SIGBUS, at this address? */
+static bool is_poisoned(char *ptr)
+{
+	struct sigaction old, action = {
+		.sa_sigaction = on_sigbus,
+		.sa_flags = SA_SIGINFO,
+	};
+	bool ret = false;
+
+	bus_address = NULL;
+	sigaction(SIGBUS, &action, &old);
+	if (sigsetjmp(jump, 1))
+		ret = (char *)((unsigned long)bus_address & ~(psize() - 1ul)) == ptr;
+	else
+		FORCE_READ(*ptr);
+	sigaction(SIGBUS, &old, NULL);
+	return ret;
+}
+
+/* A page that failed before the move, and one that fails after it. */
+TEST_F(pages, hwpoison)
+{
+	struct arena *arena = &self->arena;
+	unsigned long pfn[2];
+
+	fill(arena_map(arena, 10, 8), 8, 1);
+	pfn[0] = pagemap_get_pfn(arena->pagemap, self->ptr + bytes(2));
+	if (madvise(self->ptr + bytes(2), bytes(1), MADV_HWPOISON))
+		SKIP(return, "no MADV_HWPOISON");
+
+	ASSERT_EQ(relocate(self->ptr, 8, variant->flags, self->to), self->to);
+	EXPECT_EQ(nr_vmas(arena, self->left, 12), 1);
+	EXPECT_TRUE(is_poisoned(self->to + bytes(2)));
+	EXPECT_TRUE(healthy_from(arena, self->to, 2, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, self->to + bytes(3), 5, 1, 3));
+
+	/* The kernel looks for whom to tell from the page. */
+	pfn[1] = pagemap_get_pfn(arena->pagemap, self->to + bytes(5));
+	ASSERT_EQ(madvise(self->to + bytes(5), bytes(1), MADV_HWPOISON), 0);
+	EXPECT_TRUE(is_poisoned(self->to + bytes(5)));
+	EXPECT_TRUE(intact_from(self->to + bytes(6), 2, 1, 6));
+
+	ASSERT_EQ(munmap(self->to, bytes(8)), 0);
+	unpoison_memory(pfn[0]);
+	unpoison_memory(pfn[1]);
+}
+
+static int open_uffd(__u64 features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		return -1;
+	if (ioctl(fd, UFFDIO_API, &api)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static int wp_range(int uffd, char *ptr, size_t nr, bool protect)
+{
+	struct uffdio_writeprotect wp = {
+		.range = { .start = (unsigned long)ptr, .len = bytes(nr) },
+		.mode = protect ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+	};
+
+	return ioctl(uffd, UFFDIO_WRITEPROTECT, &wp);
+}
+
+/* mremap() waits until the event that it causes has been read. */
+static void *read_remap_event(void *arg)
+{
+	struct pollfd pollfd = { .fd = *(int *)arg, .events = POLLIN };
+	struct uffd_msg *msg = calloc(1, sizeof(*msg));
+
+	if (poll(&pollfd, 1, 10000) != 1 ||
+	    read(pollfd.fd, msg, sizeof(*msg)) != sizeof(*msg)) {
+		free(msg);
+		return NULL;
+	}
+	return msg;
+}
+
+/*
+ * userfaultfd write protection: some pages, some slots without a page, and
+ * some pages in swap. The new mapping stays registered if it was asked for.
+ */
+TEST_F(pages, uffd_wp_with_event)
+{
+	struct arena *arena = &self->arena;
+	struct uffd_msg *msg;
+	pthread_t thread;
+	__u64 slots[16];
+	int uffd, i;
+
+	uffd = open_uffd(UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+			 UFFD_FEATURE_WP_UNPOPULATED |
+			 UFFD_FEATURE_EVENT_REMAP);
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd with these features");
+
+	arena_map(arena, 10, 16);
+	fill(self->ptr, 12, 1);
+	if (uffd_register(uffd, self->ptr, bytes(16), false, true, false) ||
+	    uffd_register(uffd, self->left, bytes(4), false, true, false))
+		SKIP(return, "cannot register for write protection");
+	for (i = 0; i < 16; i += 2)
+		ASSERT_EQ(wp_range(uffd, self->ptr + bytes(i), 1, true), 0);
+	if (can_swap())
+		ASSERT_EQ(pageout(arena, self->ptr, 4, 4), 4);
+	read_slots(arena, self->ptr, 16, slots);
+
+	ASSERT_EQ(pthread_create(&thread, NULL, read_remap_event, &uffd), 0);
+	ASSERT_EQ(relocate(self->ptr, 16, variant->flags, self->to), self->to);
+	ASSERT_EQ(pthread_join(thread, (void **)&msg), 0);
+	ASSERT_NE(msg, NULL);
+	EXPECT_EQ(msg->event, UFFD_EVENT_REMAP);
+	EXPECT_EQ(msg->arg.remap.from, (unsigned long)self->ptr);
+	EXPECT_EQ(msg->arg.remap.to, (unsigned long)self->to);
+	EXPECT_EQ(msg->arg.remap.len, bytes(16));
+	free(msg);
+
+	EXPECT_TRUE(same_slots(arena, self->to, 16, slots));
+	for (i = 0; i < 16; i++) {
+		EXPECT_EQ(count_slots(arena, self->to + bytes(i), 1,
+				      PM_UFFD_WP, PM_UFFD_WP), !(i & 1));
+	}
+	EXPECT_EQ(nr_vmas(arena, self->left, 20), 1);
+	ASSERT_EQ(wp_range(uffd, self->to, 16, false), 0);
+	EXPECT_TRUE(healthy(arena, self->to, 12, 1));
+	EXPECT_TRUE(all_zero(self->to + bytes(12), 4));
+	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
+	close(uffd);
+}
+
+/* Not asked for: the new mapping is not registered, and has no markers left. */
+TEST_F(pages, uffd_wp_without_event)
+{
+	struct arena *arena = &self->arena;
+	int uffd, i;
+
+	uffd = open_uffd(UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+			 UFFD_FEATURE_WP_UNPOPULATED);
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd with these features");
+
+	arena_map(arena, 10, 16);
+	fill(self->ptr, 12, 1);
+	if (uffd_register(uffd, self->ptr, bytes(16), false, true, false))
+		SKIP(return, "cannot register for write protection");
+	for (i = 0; i < 16; i += 2)
+		ASSERT_EQ(wp_range(uffd, self->ptr + bytes(i), 1, true), 0);
+	if (can_swap())
+		ASSERT_EQ(pageout(arena, self->ptr, 4, 4), 4);
+
+	ASSERT_EQ(relocate(self->ptr, 16, variant->flags, self->to), self->to);
+	EXPECT_EQ(count_slots(arena, self->to, 16, PM_UFFD_WP, PM_UFFD_WP), 0);
+	EXPECT_EQ(nr_vmas(arena, self->left, 20), 1);
+	EXPECT_TRUE(healthy(arena, self->to, 12, 1));
+	fill(self->to, 16, 2);
+	EXPECT_TRUE(healthy(arena, self->to, 16, 2));
+	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
+	close(uffd);
+}
+
+/*
+ * A refused move of a registered range must leave it registered, protected and
+ * without an event. What makes it refused is a page that a child uses too.
+ */
+TEST_F(pages, uffd_wp_refused)
+{
+	struct arena *arena = &self->arena;
+	struct step step;
+	int uffd, i;
+	char byte;
+	pid_t pid;
+
+	uffd = open_uffd(UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+			 UFFD_FEATURE_WP_UNPOPULATED);
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd with these features");
+
+	arena_map(arena, 10, 16);
+	fill(self->ptr, 12, 1);
+	if (uffd_register(uffd, self->ptr, bytes(16), false, true, false))
+		SKIP(return, "cannot register for write protection");
+	for (i = 0; i < 16; i += 2)
+		ASSERT_EQ(wp_range(uffd, self->ptr + bytes(i), 1, true), 0);
+
+	step_init(&step);
+	pid = fork_child(arena);
+	if (!pid) {
+		wait_for_parent(&step);
+		_exit(!intact(self->ptr, 12, 1));
+	}
+
+	snapshot_take(&self->snap, arena, self->ptr, 16);
+	ASSERT_EQ(relocate(self->ptr, 16, MUST, self->to), MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_EQ(read(uffd, &byte, 1), -1);
+
+	/* Still registered: write protection can be taken back. */
+	EXPECT_EQ(wp_range(uffd, self->ptr, 16, false), 0);
+	EXPECT_EQ(count_slots(arena, self->ptr, 16, PM_UFFD_WP, PM_UFFD_WP), 0);
+	EXPECT_TRUE(intact(self->ptr, 12, 1));
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+	close(uffd);
+}
+
+/*
+ * Large folios. The arena is aligned to page tables; the source lies at the
+ * start of one, where faults get folios of the size under test.
+ */
+FIXTURE(large)
+{
+	struct arena arena;
+	struct snapshot snap;
+	struct thp_settings saved;
+	size_t table;		/* pages that a page table maps */
+	size_t nr;		/* pages of a folio */
+	char *ptr;
+	__u64 slots[1024];
+};
+
+FIXTURE_VARIANT(large)
+{
+	int order;
+};
+
+FIXTURE_VARIANT_ADD(large, 16kB)
+{
+	.order = 2,
+};
+
+FIXTURE_VARIANT_ADD(large, 64kB)
+{
+	.order = 4,
+};
+
+FIXTURE_VARIANT_ADD(large, 1MB)
+{
+	.order = 8,
+};
+
+FIXTURE_VARIANT_ADD(large, 2MB)
+{
+	.order = 9,
+};
+
+FIXTURE_SETUP(large)
+{
+	struct thp_settings settings;
+	int i;
+
+	if (!thp_available() || !(thp_supported_orders() & (1 << variant->order)))
+		SKIP(return, "no folios of this size");
+	if (geteuid())
+		SKIP(return, "only root may choose the size of folios");
+
+	self->table = HPAGE_SIZE / psize();
+	self->nr = 1ul << variant->order;
+	arena_init(&self->arena, 8 * self->table, HPAGE_SIZE);
+	if (self->arena.kpageflags < 0)
+		SKIP(return, "cannot read /proc/kpageflags");
+
+	/* From here on there is something to put back. */
+	thp_read_settings(&self->saved);
+	settings = self->saved;
+	settings.thp_enabled = THP_ALWAYS;
+	settings.thp_defrag = THP_DEFRAG_ALWAYS;
+	settings.use_zero_page = true;
+	for (i = 0; i < NR_ORDERS; i++)
+		settings.hugepages[i].enabled = THP_NEVER;
+	settings.hugepages[variant->order].enabled = THP_ALWAYS;
+	thp_write_settings(&settings);
+
+	self->ptr = arena_map(&self->arena, self->table, 2 * self->nr);
+	fill(self->ptr, 2 * self->nr, 1);
+	if (folio_pages(&self->arena, self->ptr) != self->nr ||
+	    folio_pages(&self->arena, self->ptr + bytes(self->nr)) != self->nr) {
+		thp_write_settings(&self->saved);
+		SKIP(return, "got no folios of this size");
+	}
+	read_slots(&self->arena, self->ptr, 2 * self->nr, self->slots);
+}
+
+/* The settings of the system are put back even if the test was killed. */
+FIXTURE_TEARDOWN_PARENT(large)
+{
+	thp_write_settings(&self->saved);
+}
+
+/* A neighbour to the left of 'to', faulted in. */
+static char *large_left(struct arena *arena, char *to)
+{
+	char *left = arena_map(arena, (to - arena->base) / psize() - 3, 3);
+
+	fill(left, 3, 9);
+	return left;
+}
+
+/*
+ * Move both folios to a place that is 'page' pages into the arena. They must
+ * arrive unsplit, and merge.
+ */
+static void move_both(struct __test_metadata *_metadata,
+		      FIXTURE_DATA(large) * self, char *from, size_t page)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, page);
+	char *left = large_left(arena, to);
+
+	ASSERT_EQ(relocate(from, 2 * self->nr, MUST, to), to);
+	EXPECT_TRUE(same_slots(arena, to, 2 * self->nr, self->slots));
+	EXPECT_EQ(folio_pages(arena, to), self->nr);
+	EXPECT_EQ(folio_pages(arena, to + bytes(self->nr)), self->nr);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * self->nr));
+	EXPECT_TRUE(intact(to, 2 * self->nr, 1));
+	EXPECT_TRUE(healthy(arena, left, 3, 9));
+}
+
+TEST_F(large, aligned)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+
+	move_both(_metadata, self, self->ptr, 4 * self->table);
+	/* What was mapped by one entry still is. */
+	if (bytes(self->nr) == HPAGE_SIZE)
+		EXPECT_TRUE(check_huge_anon(to - bytes(3), bytes(2 * self->nr + 3),
+					    2, HPAGE_SIZE));
+	EXPECT_TRUE(healthy(arena, to, 2 * self->nr, 1));
+}
+
+TEST_F(large, one_page_off)
+{
+	move_both(_metadata, self, self->ptr, 4 * self->table + 1);
+	EXPECT_TRUE(healthy(&self->arena, at(&self->arena, 4 * self->table + 1),
+			    2 * self->nr, 1));
+}
+
+TEST_F(large, half_a_folio_off)
+{
+	const size_t page = 4 * self->table + self->nr / 2;
+
+	move_both(_metadata, self, self->ptr, page);
+	EXPECT_TRUE(healthy(&self->arena, at(&self->arena, page), 2 * self->nr, 1));
+}
+
+/* The first folio astride two page tables: at the destination, at both, at the source. */
+TEST_F(large, astride_tables)
+{
+	const size_t one = 4 * self->table - self->nr / 2;
+	const size_t two = 6 * self->table - self->nr / 4;
+	struct arena *arena = &self->arena;
+
+	move_both(_metadata, self, self->ptr, one);
+	move_both(_metadata, self, at(arena, one), two);
+	move_both(_metadata, self, at(arena, two), self->table);
+	EXPECT_TRUE(healthy(arena, self->ptr, 2 * self->nr, 1));
+}
+
+TEST_F(large, moved_often)
+{
+	struct arena *arena = &self->arena;
+	char *from = self->ptr;
+	int i;
+
+	for (i = 0; i < 20; i++) {
+		size_t page = (i & 1 ? self->table : 4 * self->table) + 7 * i;
+
+		ASSERT_EQ(relocate(from, 2 * self->nr, MUST, at(arena, page)),
+			  at(arena, page));
+		from = at(arena, page);
+		ASSERT_TRUE(is_one_vma(arena, from, 2 * self->nr));
+	}
+	EXPECT_TRUE(same_slots(arena, from, 2 * self->nr, self->slots));
+	EXPECT_EQ(folio_pages(arena, from), self->nr);
+	EXPECT_EQ(folio_pages(arena, from + bytes(self->nr)), self->nr);
+	EXPECT_TRUE(healthy(arena, from, 2 * self->nr, 1));
+}
+
+/* Take one page of the first folio out, and move. */
+static void move_with_hole(struct __test_metadata *_metadata,
+			   FIXTURE_DATA(large) * self, size_t hole, size_t page)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, page);
+	char *left = large_left(arena, to);
+	const size_t nr = self->nr;
+
+	ASSERT_EQ(madvise(self->ptr + bytes(hole), bytes(1), MADV_DONTNEED), 0);
+	read_slots(arena, self->ptr, 2 * nr, self->slots);
+	ASSERT_EQ(relocate(self->ptr, 2 * nr, MUST, to), to);
+	EXPECT_TRUE(same_slots(arena, to, 2 * nr, self->slots));
+	EXPECT_EQ(folio_pages(arena, hole ? to : to + bytes(1)), nr);
+	EXPECT_EQ(folio_pages(arena, to + bytes(nr)), nr);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * nr));
+
+	if (hole)
+		EXPECT_TRUE(healthy_from(arena, to, hole, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, to + bytes(hole + 1), 2 * nr - hole - 1,
+				 1, hole + 1));
+	EXPECT_TRUE(all_zero(to + bytes(hole), 1));
+	EXPECT_TRUE(healthy(arena, left, 3, 9));
+}
+
+TEST_F(large, first_page_unmapped)
+{
+	move_with_hole(_metadata, self, 0, 4 * self->table + 1);
+}
+
+TEST_F(large, second_page_unmapped)
+{
+	move_with_hole(_metadata, self, 1, 4 * self->table);
+}
+
+TEST_F(large, last_page_unmapped)
+{
+	move_with_hole(_metadata, self, self->nr - 1, 4 * self->table + 3);
+}
+
+TEST_F(large, page_unmapped_astride_tables)
+{
+	move_with_hole(_metadata, self, self->nr / 2,
+		       4 * self->table - self->nr / 2);
+}
+
+/* Only a part of the folio is mapped at all: it is a part that moves whole. */
+TEST_F(large, first_half_unmapped)
+{
+	struct arena *arena = &self->arena;
+	const size_t nr = self->nr, half = nr / 2;
+	char *to = at(arena, 4 * self->table);
+	char *left = large_left(arena, to);
+
+	ASSERT_EQ(munmap(self->ptr, bytes(half)), 0);
+	ASSERT_EQ(relocate(self->ptr + bytes(half), 2 * nr - half, MUST, to), to);
+	EXPECT_TRUE(same_slots(arena, to, 2 * nr - half, self->slots + half));
+	EXPECT_EQ(folio_pages(arena, to + bytes(nr - half)), nr);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * nr - half));
+	EXPECT_TRUE(healthy_from(arena, to, 2 * nr - half, 1, half));
+	EXPECT_TRUE(healthy(arena, left, 3, 9));
+}
+
+/*
+ * Move 'nr' pages from page 'first' on. The rest stays, and of the folios only
+ * those are split that an end of the range cuts.
+ */
+static void move_part(struct __test_metadata *_metadata,
+		      FIXTURE_DATA(large) * self, size_t first, size_t nr)
+{
+	const size_t end = first + nr, all = 2 * self->nr;
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+	char *left = large_left(arena, to);
+
+	ASSERT_EQ(relocate(self->ptr + bytes(first), nr, MUST, to), to);
+	EXPECT_TRUE(same_slots(arena, to, nr, self->slots + first));
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
+	if (first)
+		EXPECT_TRUE(same_slots(arena, self->ptr, first, self->slots));
+	if (end < all)
+		EXPECT_TRUE(same_slots(arena, self->ptr + bytes(end), all - end,
+				       self->slots + end));
+
+	/* Is the first folio, is the second one, wholly in the range? */
+	if (!first && end >= self->nr)
+		EXPECT_EQ(folio_pages(arena, to), self->nr);
+	if (first <= self->nr && end == all)
+		EXPECT_EQ(folio_pages(arena, to + bytes(self->nr - first)), self->nr);
+	/* Or wholly outside? */
+	if (end <= self->nr)
+		EXPECT_EQ(folio_pages(arena, self->ptr + bytes(self->nr)), self->nr);
+	if (first >= self->nr)
+		EXPECT_EQ(folio_pages(arena, self->ptr), self->nr);
+
+	EXPECT_TRUE(healthy_from(arena, to, nr, 1, first));
+	if (first)
+		EXPECT_TRUE(healthy_from(arena, self->ptr, first, 1, 0));
+	if (end < all)
+		EXPECT_TRUE(healthy_from(arena, self->ptr + bytes(end), all - end,
+					 1, end));
+	EXPECT_TRUE(healthy(arena, left, 3, 9));
+}
+
+TEST_F(large, one_of_two)
+{
+	move_part(_metadata, self, 0, self->nr);
+}
+
+TEST_F(large, the_other_of_two)
+{
+	move_part(_metadata, self, self->nr, self->nr);
+}
+
+TEST_F(large, cut_at_its_end)
+{
+	move_part(_metadata, self, 0, self->nr / 2);
+}
+
+TEST_F(large, cut_at_its_start)
+{
+	move_part(_metadata, self, self->nr + self->nr / 2, self->nr / 2);
+}
+
+TEST_F(large, cut_at_both_ends)
+{
+	move_part(_metadata, self, 1, self->nr / 2);
+}
+
+TEST_F(large, one_and_a_half)
+{
+	move_part(_metadata, self, 0, self->nr + self->nr / 2);
+}
+
+TEST_F(large, half_and_half)
+{
+	move_part(_metadata, self, self->nr / 2, self->nr);
+}
+
+TEST_F(large, all_but_the_ends)
+{
+	move_part(_metadata, self, 1, 2 * self->nr - 2);
+}
+
+/* The same cut, but the caller does not insist: it must work all the same. */
+TEST_F(large, cut_best_effort)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+	char *left = large_left(arena, to);
+	const size_t half = self->nr / 2;
+
+	ASSERT_EQ(relocate(self->ptr, half, RELOCATE, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + half));
+	EXPECT_TRUE(healthy_from(arena, to, half, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, self->ptr + bytes(half),
+				 2 * self->nr - half, 1, half));
+}
+
+/* An older plain move took a part elsewhere: the folio is in two places. */
+TEST_F(large, mapped_in_two_places)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+	char *other = at(arena, 6 * self->table + 5);
+	const size_t nr = self->nr, half = nr / 2;
+	char *left = large_left(arena, to);
+
+	ASSERT_EQ(relocate(self->ptr, half, 0, other), other);
+	ASSERT_EQ(relocate(self->ptr + bytes(half), 2 * nr - half, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * nr - half));
+	EXPECT_EQ(folio_pages(arena, to + bytes(nr - half)), nr);
+	EXPECT_TRUE(healthy_from(arena, to, 2 * nr - half, 1, half));
+	EXPECT_TRUE(healthy_from(arena, other, half, 1, 0));
+
+	/* The part that was elsewhere can follow. */
+	ASSERT_EQ(relocate(other, half, MUST, to + bytes(2 * nr - half)),
+		  to + bytes(2 * nr - half));
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * nr));
+	EXPECT_TRUE(healthy_from(arena, to + bytes(2 * nr - half), half, 1, 0));
+}
+
+/* Mapped by single pages, after write protection of one came and went. */
+TEST_F(large, mapped_by_pages)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+
+	ASSERT_EQ(mprotect(self->ptr + bytes(1), bytes(1), PROT_READ), 0);
+	ASSERT_EQ(mprotect(self->ptr + bytes(1), bytes(1),
+			   PROT_READ | PROT_WRITE), 0);
+	ASSERT_TRUE(is_one_vma(arena, self->ptr, 2 * self->nr));
+	move_both(_metadata, self, self->ptr, 4 * self->table);
+	EXPECT_TRUE(healthy(arena, to, 2 * self->nr, 1));
+}
+
+TEST_F(large, dontunmap)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table + 1);
+	char *left = large_left(arena, to);
+
+	ASSERT_EQ(relocate(self->ptr, 2 * self->nr, MUST | MREMAP_DONTUNMAP, to),
+		  to);
+	EXPECT_TRUE(same_slots(arena, to, 2 * self->nr, self->slots));
+	EXPECT_EQ(folio_pages(arena, to), self->nr);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * self->nr));
+	EXPECT_TRUE(all_zero(self->ptr, 2 * self->nr));
+	fill(self->ptr, 2 * self->nr, 2);
+	EXPECT_TRUE(healthy(arena, to, 2 * self->nr, 1));
+	EXPECT_TRUE(healthy(arena, self->ptr, 2 * self->nr, 2));
+}
+
+TEST_F(large, swapped_out)
+{
+	const size_t nr = 2 * self->nr;
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table + 1);
+	char *left = large_left(arena, to);
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+	ASSERT_EQ(pageout(arena, self->ptr, nr, nr), nr);
+	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
+	EXPECT_TRUE(healthy(arena, to, nr, 1));
+}
+
+/* Some pages come back, some stay out; what came back may be in the swap cache. */
+TEST_F(large, swapped_out_in_part)
+{
+	const size_t nr = 2 * self->nr;
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table + 1);
+	char *left = large_left(arena, to);
+	size_t i;
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+	ASSERT_EQ(pageout(arena, self->ptr, nr, nr), nr);
+	for (i = 1; i < nr; i += 3)
+		FORCE_READ(self->ptr[bytes(i)]);
+	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
+	EXPECT_TRUE(healthy(arena, to, nr, 1));
+}
+
+/* Still large in the swap cache, and mapped again in part. */
+TEST_F(large, under_writeback)
+{
+	const size_t nr = 2 * self->nr;
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table + 1);
+	int i;
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+	for (i = 0; i < 3; i++) {
+		madvise(self->ptr, bytes(nr), MADV_PAGEOUT);
+		FORCE_READ(self->ptr[bytes(1)]);
+		ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+		ASSERT_TRUE(is_one_vma(arena, to, nr));
+		madvise(to, bytes(nr), MADV_PAGEOUT);
+		FORCE_READ(to[bytes(nr - 1)]);
+		ASSERT_EQ(relocate(to, nr, MUST, self->ptr), self->ptr);
+	}
+	EXPECT_TRUE(healthy(arena, self->ptr, nr, 1));
+}
+
+TEST_F(large, swap_cached)
+{
+	const size_t nr = 2 * self->nr;
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table + 1);
+	char *left = large_left(arena, to);
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+	if (!make_swap_cached(arena, self->ptr, nr))
+		SKIP(return, "the pages do not stay in the swap cache");
+	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
+	EXPECT_TRUE(healthy(arena, to, nr, 1));
+}
+
+TEST_F(large, under_migration)
+{
+	struct arena *arena = &self->arena;
+	/* In turns, a place that is aligned and one that is not. */
+	char *to[2] = { at(arena, 4 * self->table), at(arena, 4 * self->table + 5) };
+	const size_t nr = 2 * self->nr;
+	struct migrator mig;
+	unsigned long done;
+	int i;
+
+	if (nr_nodes() < 2)
+		SKIP(return, "only one node has memory");
+
+	migrator_start(&mig, self->ptr, to[0], nr);
+	for (i = 0; i < 30; i++) {
+		migrator_wait(&mig, i);
+		ASSERT_EQ(relocate(self->ptr, nr, MUST, to[i & 1]), to[i & 1]);
+		ASSERT_TRUE(is_one_vma(arena, to[i & 1], nr));
+		ASSERT_EQ(relocate(to[i & 1], nr, MUST, self->ptr), self->ptr);
+		ASSERT_TRUE(is_one_vma(arena, self->ptr, nr));
+	}
+	done = migrator_stop(&mig);
+	TH_LOG("%lu pages migrated during 60 moves", done);
+	EXPECT_TRUE(healthy(arena, self->ptr, nr, 1));
+}
+
+/* Shared with a child that lives: refused, and not split in vain. */
+TEST_F(large, shared)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+	const size_t nr = 2 * self->nr;
+	struct step step;
+	pid_t pid;
+
+	step_init(&step);
+	pid = fork_child(arena);
+	if (!pid) {
+		wait_for_parent(&step);
+		_exit(!intact(self->ptr, nr, 1));
+	}
+
+	snapshot_take(&self->snap, arena, self->ptr, nr);
+	EXPECT_EQ(relocate(self->ptr, nr, MUST, to), MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_EQ(folio_pages(arena, self->ptr), self->nr);
+
+	ASSERT_EQ(relocate(self->ptr, nr, RELOCATE, to), to);
+	EXPECT_TRUE(same_slots(arena, to, nr, self->slots));
+	EXPECT_EQ(folio_pages(arena, to), self->nr);
+	EXPECT_TRUE(intact(to, nr, 1));
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+
+	/* Alone again. */
+	move_both(_metadata, self, to, 6 * self->table + 1);
+	EXPECT_TRUE(healthy(arena, at(arena, 6 * self->table + 1), nr, 1));
+}
+
+/* Large folios, small pages, zero pages, holes and swap entries in one range. */
+TEST_F(large, mixture)
+{
+	const size_t nr = 2 * self->nr;
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table + 11);
+	char *left = large_left(arena, to);
+	char *tail = self->ptr + bytes(nr);
+	struct thp_settings none;
+	size_t i;
+
+	/* Behind the folios, pages that are small. */
+	thp_read_settings(&none);
+	none.hugepages[variant->order].enabled = THP_NEVER;
+	thp_write_settings(&none);
+	arena_map(arena, self->table + nr, 32);
+	for (i = 0; i < 32; i += 4) {
+		fill(tail + bytes(i), 1, i);
+		FORCE_READ(tail[bytes(i + 1)]);
+		fill(tail + bytes(i + 3), 1, i + 3);
+		if (can_swap())
+			ASSERT_EQ(pageout(arena, tail + bytes(i + 3), 1, 1), 1);
+	}
+	ASSERT_TRUE(is_one_vma(arena, self->ptr, nr + 32));
+
+	ASSERT_EQ(relocate(self->ptr, nr + 32, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr + 32));
+	EXPECT_EQ(folio_pages(arena, to), self->nr);
+	EXPECT_TRUE(healthy(arena, to, nr, 1));
+	tail = to + bytes(nr);
+	for (i = 0; i < 32; i += 4) {
+		EXPECT_TRUE(healthy(arena, tail + bytes(i), 1, i));
+		EXPECT_TRUE(all_zero(tail + bytes(i + 1), 2));
+		EXPECT_TRUE(healthy(arena, tail + bytes(i + 3), 1, i + 3));
+	}
+}
+
+/* The huge zero page, at a place where it can stay huge and at one where not. */
+TEST_F(large, huge_zero_page)
+{
+	struct arena *arena = &self->arena;
+	const size_t nr = self->table;
+	char *ptr, *to, *left;
+	int i;
+
+	if (bytes(self->nr) != HPAGE_SIZE)
+		SKIP(return, "only one size of zero page is huge");
+
+	for (i = 0; i < 2; i++) {
+		arena_unmap(arena, 0, arena->nr);
+		ptr = arena_map(arena, self->table, nr);
+		FORCE_READ(*ptr);
+		if (!(page_flags(arena, ptr) & KPF_ZERO_PAGE) ||
+		    nr_present(arena, ptr, nr) != nr)
+			SKIP(return, "got no huge zero page");
+		to = at(arena, 4 * self->table + i);
+		left = large_left(arena, to);
+		ASSERT_EQ(relocate(ptr, nr, MUST, to), to);
+		EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
+		EXPECT_TRUE(all_zero(to, nr));
+		fill(to, nr, 2);
+		EXPECT_TRUE(healthy(arena, to, nr, 2));
+	}
+}
+
+TEST_HARNESS_MAIN

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,6 +24,9 @@
 #endif
 #ifndef MPOL_MF_MOVE
 #define MPOL_MF_MOVE		2
+#endif
+#ifndef MPOL_MF_MOVE_ALL
+#define MPOL_MF_MOVE_ALL	4
 #endif
 
 #define MAX_NODES		16
@@ -423,17 +427,18 @@ long meminfo_kb(const char *name)
 	return read_figure("/proc/meminfo", name);
 }
 
-static bool pfn_flags(struct arena *arena, unsigned long pfn, uint64_t *flags)
+static bool pfn_flags(struct arena *arena, unsigned long pfn, __u64 *flags)
 {
 	return arena->kpageflags >= 0 &&
-	       !pageflags_get(pfn, arena->kpageflags, flags);
+	       pread(arena->kpageflags, flags, sizeof(*flags),
+		     pfn * sizeof(*flags)) == sizeof(*flags);
 }
 
 /* The flags of the page at ptr, 0 if there is none or if they are secret. */
 __u64 page_flags(struct arena *arena, void *ptr)
 {
 	unsigned long pfn = pagemap_get_pfn(arena->pagemap, ptr);
-	uint64_t flags;
+	__u64 flags;
 
 	if (pfn == -1ul || !pfn || !pfn_flags(arena, pfn, &flags))
 		return 0;
@@ -447,7 +452,7 @@ __u64 page_flags(struct arena *arena, void *ptr)
 size_t folio_pages(struct arena *arena, void *ptr)
 {
 	unsigned long pfn = pagemap_get_pfn(arena->pagemap, ptr);
-	uint64_t flags;
+	__u64 flags;
 	size_t nr;
 
 	if (pfn == -1ul || !pfn || !pfn_flags(arena, pfn, &flags))
@@ -502,9 +507,9 @@ int nr_nodes(void)
 }
 
 static long sys_move_pages(unsigned long nr, void **pages, const int *to,
-			   int *status)
+			   int *status, int flags)
 {
-	return syscall(__NR_move_pages, 0, nr, pages, to, status, MPOL_MF_MOVE);
+	return syscall(__NR_move_pages, 0, nr, pages, to, status, flags);
 }
 
 /* The index, among the nodes that have memory, of the page's node. */
@@ -512,7 +517,7 @@ int node_of(void *ptr)
 {
 	int status, i;
 
-	if (sys_move_pages(1, &ptr, NULL, &status))
+	if (sys_move_pages(1, &ptr, NULL, &status, MPOL_MF_MOVE))
 		return -1;
 	for (i = 0; i < nr_nodes(); i++) {
 		if (nodes[i] == status)
@@ -525,7 +530,7 @@ int node_of(void *ptr)
  * Migrate the pages that are present to a node, given by its index. Returns
  * how many pages are there now.
  */
-size_t migrate(void *ptr, size_t nr, int node_index)
+static size_t do_migrate(void *ptr, size_t nr, int node_index, int flags)
 {
 	size_t i, there = 0, busy;
 	int *to, *status, try;
@@ -544,10 +549,10 @@ size_t migrate(void *ptr, size_t nr, int node_index)
 	for (try = 0; try < PATIENCE; try++) {
 		there = 0;
 		busy = 0;
-		if (sys_move_pages(nr, pages, to, status) < 0)
+		if (sys_move_pages(nr, pages, to, status, flags) < 0)
 			break;
 		/* What it says of a page that did not move may be old. */
-		if (sys_move_pages(nr, pages, NULL, status) < 0)
+		if (sys_move_pages(nr, pages, NULL, status, flags) < 0)
 			break;
 		for (i = 0; i < nr; i++) {
 			if (status[i] == nodes[node_index])
@@ -562,6 +567,17 @@ size_t migrate(void *ptr, size_t nr, int node_index)
 	free(to);
 	free(status);
 	return there;
+}
+
+size_t migrate(void *ptr, size_t nr, int node_index)
+{
+	return do_migrate(ptr, nr, node_index, MPOL_MF_MOVE);
+}
+
+/* The same, even if other processes map them too. Needs CAP_SYS_NICE. */
+size_t migrate_shared(void *ptr, size_t nr, int node_index)
+{
+	return do_migrate(ptr, nr, node_index, MPOL_MF_MOVE_ALL);
 }
 
 /* Reclaim until 'want' slots hold a swap entry. Returns how many do. */
@@ -634,10 +650,14 @@ void step_tell(struct step *step, bool child)
 		ksft_exit_fail_perror("write to the pipe");
 }
 
+/* If the other side failed, it will never tell. */
 void step_wait(struct step *step, bool child)
 {
+	struct pollfd pollfd = { .fd = step->fds[!child][0], .events = POLLIN };
 	char byte;
 
+	if (poll(&pollfd, 1, 20000) != 1)
+		ksft_exit_fail_msg("the other process does not answer\n");
 	if (read(step->fds[!child][0], &byte, 1) != 1)
 		ksft_exit_fail_perror("read from the pipe");
 }
@@ -691,7 +711,7 @@ static void *migrator(void *arg)
 			to[i] = nodes[node];
 			status[i] = -1;
 		}
-		if (sys_move_pages(mig->nr, pages, to, status) < 0)
+		if (sys_move_pages(mig->nr, pages, to, status, MPOL_MF_MOVE) < 0)
 			continue;
 		for (i = 0; i < mig->nr; i++) {
 			if (status[i] == nodes[node])

@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <pthread.h>
+#include <sys/mman.h>
+#include <linux/mman.h>
 #include <linux/types.h>
 #include "vm_util.h"
 
@@ -136,6 +138,7 @@ int nr_nodes(void);
 size_t pageout(struct arena *arena, void *ptr, size_t nr, size_t want);
 int node_of(void *ptr);
 size_t migrate(void *ptr, size_t nr, int node_index);
+size_t migrate_shared(void *ptr, size_t nr, int node_index);
 
 /*
  * Has every page of the range all its bytes, and can the kernel find it from

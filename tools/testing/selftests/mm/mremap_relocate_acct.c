@@ -1,0 +1,844 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON: what else belongs to a
+ * mapping. The process's accounts, limits and locks, soft-dirty bits, policies,
+ * names and registrations must be as a plain mremap() leaves them.
+ */
+#include "kselftest_harness.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "mremap_relocate_util.h"
+
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP	4
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA		0x53564d41
+#define PR_SET_VMA_ANON_NAME	0
+#endif
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE		0x08
+#endif
+#ifndef __NR_mseal
+#define __NR_mseal		462
+#endif
+
+#define MPOL_BIND		2
+#define MPOL_F_ADDR		2
+
+#define KPF_MLOCKED		BIT_ULL(33)
+
+#define NR			64
+
+/*
+ * The books. Each scenario is run in a process of its own, once with a plain
+ * mremap() and once with each flag, and must change every figure by as much.
+ */
+enum figure_id {
+	VM_SIZE, VM_LOCKED, VM_DATA, RSS_ANON, VM_SWAP, COMMITTED, NR_FIGURES
+};
+
+static const char * const figure_names[NR_FIGURES] = {
+	"VmSize", "VmLck", "VmData", "RssAnon", "VmSwap", "Committed_AS",
+};
+
+struct figures {
+	long kb[NR_FIGURES];
+	bool failed;
+	int error;
+};
+
+static void read_figures(struct figures *figures)
+{
+	int i;
+
+	for (i = 0; i < NR_FIGURES; i++)
+		figures->kb[i] = i == COMMITTED ? meminfo_kb(figure_names[i]) :
+			status_kb(figure_names[i]);
+}
+
+enum preparation {
+	SIMPLE		= 0,
+	MLOCKED		= 1 << 0,
+	SWAPPED		= 1 << 1,
+	SHARED		= 1 << 2,	/* with a child */
+	READ_ONLY	= 1 << 3,
+	NEVER_FAULTED	= 1 << 4,
+	NO_RESERVE	= 1 << 5,
+	LEFT		= 1 << 6,	/* there is a neighbour to merge with */
+	OVER		= 1 << 7,	/* and the destination is not free */
+};
+
+struct scenario {
+	unsigned int preparation;
+	size_t first, old_nr, new_nr;	/* which of the NR pages are moved */
+	int flags;
+};
+
+static void run_scenario(struct arena *arena, const struct scenario *scenario,
+			 int flags, struct figures *delta)
+{
+	const unsigned int prep = scenario->preparation;
+	char *ptr = at(arena, 10), *to = at(arena, 200);
+	struct figures before, after;
+	char *left = to - bytes(4);
+	struct step step;
+	pid_t pid = 0;
+	void *res;
+	int i;
+
+	if (mmap(ptr, bytes(NR), PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		 MAP_ANONYMOUS | MAP_FIXED | (prep & NO_RESERVE ? MAP_NORESERVE : 0),
+		 -1, 0) != ptr)
+		ksft_exit_fail_perror("mmap");
+	if (prep & OVER)
+		fill(arena_map(arena, 196, NR / 2 + 4), NR / 2 + 4, 9);
+	else if (prep & LEFT)
+		fill(arena_map(arena, 196, 4), 4, 9);
+
+	if (!(prep & NEVER_FAULTED))
+		fill(ptr, NR, 1);
+	if (prep & SWAPPED && pageout(arena, ptr, NR / 2, NR / 2) != NR / 2)
+		ksft_exit_fail_msg("cannot swap out\n");
+	if (prep & MLOCKED && (mlock(ptr, bytes(NR)) ||
+			       (prep & LEFT && mlock(left, bytes(4)))))
+		ksft_exit_fail_perror("mlock");
+	if (prep & READ_ONLY && mprotect(ptr, bytes(NR), PROT_READ))
+		ksft_exit_fail_perror("mprotect");
+	if (prep & SHARED) {
+		step_init(&step);
+		pid = fork_child(arena);
+		if (!pid) {
+			wait_for_parent(&step);
+			_exit(0);
+		}
+	}
+
+	/* The first reading is for what reading needs itself. */
+	read_figures(&before);
+	read_figures(&after);
+	read_figures(&before);
+	res = sys_mremap(ptr + bytes(scenario->first), bytes(scenario->old_nr),
+			 bytes(scenario->new_nr), MREMAP_MAYMOVE | MREMAP_FIXED |
+			 scenario->flags | flags, to);
+	delta->error = res == MAP_FAILED ? errno : 0;
+	read_figures(&after);
+
+	for (i = 0; i < NR_FIGURES; i++)
+		delta->kb[i] = after.kb[i] - before.kb[i];
+
+	if (res != MAP_FAILED && !(prep & NEVER_FAULTED) &&
+	    !intact_from(to, scenario->old_nr < scenario->new_nr ?
+			 scenario->old_nr : scenario->new_nr, 1, scenario->first))
+		delta->failed = true;
+	if (pid) {
+		tell_child(&step);
+		if (!reap(pid))
+			delta->failed = true;
+	}
+}
+
+static void in_process(const struct scenario *scenario, int flags,
+		       struct figures *delta)
+{
+	struct figures *shared;
+	struct arena arena;
+	pid_t pid;
+
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		ksft_exit_fail_perror("mmap");
+	memset(shared, 0, sizeof(*shared));
+
+	pid = fork();
+	if (pid < 0)
+		ksft_exit_fail_perror("fork");
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+		arena_init(&arena, 400, 0);
+		run_scenario(&arena, scenario, flags, shared);
+		_exit(0);
+	}
+	if (!reap(pid))
+		shared->failed = true;
+	*delta = *shared;
+	munmap(shared, sizeof(*shared));
+}
+
+/*
+ * What is committed is a figure of the whole system, and others may change it
+ * at the same time. What the flag changes would show every time.
+ */
+static bool same_as_plain(const struct scenario *scenario, int flags)
+{
+	struct figures plain, other;
+	int try, i;
+	bool same;
+
+	for (try = 0; try < 5; try++) {
+		in_process(scenario, 0, &plain);
+		in_process(scenario, flags, &other);
+		same = !plain.failed && !other.failed && plain.error == other.error;
+		for (i = 0; i < NR_FIGURES; i++)
+			same = same && plain.kb[i] == other.kb[i];
+		if (same)
+			return true;
+	}
+
+	ksft_print_msg("flags %d: errors %d and %d%s%s\n", flags, plain.error,
+		       other.error, plain.failed ? ", plain failed" : "",
+		       other.failed ? ", flagged failed" : "");
+	for (i = 0; i < NR_FIGURES; i++) {
+		if (plain.kb[i] != other.kb[i])
+			ksft_print_msg("%s changes by %ld kB plainly, by %ld kB with the flag\n",
+				       figure_names[i], plain.kb[i], other.kb[i]);
+	}
+	return false;
+}
+
+FIXTURE(books)
+{
+};
+
+FIXTURE_VARIANT(books)
+{
+	struct scenario scenario;
+	bool refused;		/* With MUST, which then must change nothing. */
+};
+
+FIXTURE_VARIANT_ADD(books, simple)
+{
+	.scenario = { SIMPLE, 0, NR, NR },
+};
+
+FIXTURE_VARIANT_ADD(books, merging)
+{
+	.scenario = { LEFT, 0, NR, NR },
+};
+
+FIXTURE_VARIANT_ADD(books, never_faulted)
+{
+	.scenario = { NEVER_FAULTED | LEFT, 0, NR, NR },
+};
+
+FIXTURE_VARIANT_ADD(books, growing)
+{
+	.scenario = { LEFT, 0, NR, NR + 32 },
+};
+
+FIXTURE_VARIANT_ADD(books, shrinking)
+{
+	.scenario = { LEFT, 0, NR, NR - 32 },
+};
+
+FIXTURE_VARIANT_ADD(books, part)
+{
+	.scenario = { LEFT, 16, 32, 32 },
+};
+
+FIXTURE_VARIANT_ADD(books, over)
+{
+	.scenario = { OVER, 0, NR, NR },
+};
+
+FIXTURE_VARIANT_ADD(books, read_only)
+{
+	.scenario = { READ_ONLY | LEFT, 0, NR, NR },
+};
+
+FIXTURE_VARIANT_ADD(books, no_reserve)
+{
+	.scenario = { NO_RESERVE | LEFT, 0, NR, NR },
+};
+
+FIXTURE_VARIANT_ADD(books, mlocked)
+{
+	.scenario = { MLOCKED | LEFT, 0, NR, NR },
+};
+
+FIXTURE_VARIANT_ADD(books, mlocked_growing)
+{
+	.scenario = { MLOCKED | LEFT, 0, NR, NR + 32 },
+};
+
+FIXTURE_VARIANT_ADD(books, mlocked_part)
+{
+	.scenario = { MLOCKED | LEFT, 16, 32, 32 },
+};
+
+FIXTURE_VARIANT_ADD(books, mlocked_over)
+{
+	.scenario = { MLOCKED | OVER, 0, NR, NR },
+};
+
+FIXTURE_VARIANT_ADD(books, dontunmap)
+{
+	.scenario = { LEFT, 0, NR, NR, MREMAP_DONTUNMAP },
+};
+
+FIXTURE_VARIANT_ADD(books, dontunmap_part)
+{
+	.scenario = { LEFT, 16, 32, 32, MREMAP_DONTUNMAP },
+};
+
+FIXTURE_VARIANT_ADD(books, dontunmap_mlocked)
+{
+	.scenario = { MLOCKED | LEFT, 0, NR, NR, MREMAP_DONTUNMAP },
+};
+
+FIXTURE_VARIANT_ADD(books, dontunmap_mlocked_part)
+{
+	.scenario = { MLOCKED | LEFT, 16, 32, 32, MREMAP_DONTUNMAP },
+};
+
+FIXTURE_VARIANT_ADD(books, swapped)
+{
+	.scenario = { SWAPPED | LEFT, 0, NR, NR },
+};
+
+FIXTURE_VARIANT_ADD(books, refused)
+{
+	.scenario = { SHARED | LEFT, 0, NR, NR }, .refused = true,
+};
+
+FIXTURE_VARIANT_ADD(books, refused_growing)
+{
+	.scenario = { SHARED | LEFT, 0, NR, NR + 32 }, .refused = true,
+};
+
+FIXTURE_VARIANT_ADD(books, refused_part)
+{
+	.scenario = { SHARED | LEFT, 16, 32, 32 }, .refused = true,
+};
+
+FIXTURE_VARIANT_ADD(books, refused_mlocked_growing)
+{
+	.scenario = { SHARED | MLOCKED | LEFT, 0, NR, NR + 32 }, .refused = true,
+};
+
+FIXTURE_VARIANT_ADD(books, refused_dontunmap)
+{
+	.scenario = { SHARED | LEFT, 0, NR, NR, MREMAP_DONTUNMAP },
+	.refused = true,
+};
+
+FIXTURE_VARIANT_ADD(books, refused_dontunmap_mlocked_part)
+{
+	.scenario = { SHARED | MLOCKED | LEFT, 16, 32, 32, MREMAP_DONTUNMAP },
+	.refused = true,
+};
+
+FIXTURE_SETUP(books)
+{
+	if (variant->scenario.preparation & SWAPPED && !can_swap())
+		SKIP(return, "no swap");
+}
+
+FIXTURE_TEARDOWN(books)
+{
+}
+
+TEST_F(books, relocate)
+{
+	EXPECT_TRUE(same_as_plain(&variant->scenario, RELOCATE));
+}
+
+TEST_F(books, must)
+{
+	struct figures delta;
+	int try, i;
+	long sum;
+
+	if (!variant->refused) {
+		EXPECT_TRUE(same_as_plain(&variant->scenario, MUST));
+		return;
+	}
+
+	for (try = 0; try < 5; try++) {
+		in_process(&variant->scenario, MUST, &delta);
+		for (i = 0, sum = 0; i < NR_FIGURES; i++)
+			sum += labs(delta.kb[i]);
+		if (!sum)
+			break;
+	}
+	EXPECT_EQ(delta.error, EFAULT);
+	EXPECT_FALSE(delta.failed);
+	for (i = 0; i < NR_FIGURES; i++) {
+		EXPECT_EQ(delta.kb[i], 0) {
+			TH_LOG("%s", figure_names[i]);
+		}
+	}
+}
+
+/* What else there is, by one test each. */
+FIXTURE(others)
+{
+	struct arena arena;
+	struct snapshot snap;
+	char *left, *ptr, *to;
+};
+
+FIXTURE_VARIANT(others)
+{
+	int flags;
+};
+
+FIXTURE_VARIANT_ADD(others, relocate)
+{
+	.flags = RELOCATE,
+};
+
+FIXTURE_VARIANT_ADD(others, must)
+{
+	.flags = MUST,
+};
+
+/* ..[AAAA]..[BBBB]....   ->   ..____..[BBBBAAAA].. */
+FIXTURE_SETUP(others)
+{
+	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	arena_init(&self->arena, 400, 0);
+	self->left = arena_map(&self->arena, 196, 4);
+	self->ptr = arena_map(&self->arena, 10, NR);
+	self->to = at(&self->arena, 200);
+	fill(self->left, 4, 9);
+	fill(self->ptr, NR, 1);
+}
+
+FIXTURE_TEARDOWN(others)
+{
+	arena_exit(&self->arena);
+}
+
+static void expect_merged(struct __test_metadata *_metadata,
+			  FIXTURE_DATA(others) * self, size_t nr)
+{
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + nr));
+	EXPECT_TRUE(healthy(&self->arena, self->to, nr, 1));
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
+}
+
+/* A move makes what it moves soft-dirty, and nothing else. */
+TEST_F(others, soft_dirty)
+{
+	struct arena *arena = &self->arena;
+	char *rest = self->ptr + bytes(NR / 2);
+	size_t i;
+
+	if (!softdirty_supported())
+		SKIP(return, "no soft-dirty bits");
+
+	/* For the bits, not for the VMA, which is as dirty as before. */
+	clear_softdirty();
+	ASSERT_EQ(count_slots(arena, self->ptr, NR, PM_SOFT_DIRTY, PM_SOFT_DIRTY), 0);
+	ASSERT_EQ(relocate(self->ptr, NR / 2, variant->flags, self->to), self->to);
+	for (i = 0; i < NR / 2; i++)
+		EXPECT_TRUE(pagemap_is_softdirty(arena->pagemap, self->to + bytes(i)));
+	EXPECT_EQ(count_slots(arena, rest, NR / 2, PM_SOFT_DIRTY, PM_SOFT_DIRTY), 0);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR / 2));
+	EXPECT_TRUE(healthy(arena, self->to, NR / 2, 1));
+}
+
+/* And what is refused is as clean as it was. */
+TEST_F(others, soft_dirty_refused)
+{
+	struct arena *arena = &self->arena;
+	struct step step;
+	pid_t pid;
+
+	if (!softdirty_supported())
+		SKIP(return, "no soft-dirty bits");
+
+	/* The last page is the one that is shared. */
+	step_init(&step);
+	ASSERT_EQ(madvise(self->ptr, bytes(NR - 1), MADV_DONTFORK), 0);
+	pid = fork_child(arena);
+	if (!pid) {
+		wait_for_parent(&step);
+		_exit(0);
+	}
+	ASSERT_EQ(madvise(self->ptr, bytes(NR - 1), MADV_DOFORK), 0);
+	ASSERT_TRUE(is_one_vma(arena, self->ptr, NR));
+
+	clear_softdirty();
+	snapshot_take(&self->snap, arena, self->ptr, NR);
+	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_EQ(count_slots(arena, self->ptr, NR, PM_SOFT_DIRTY, PM_SOFT_DIRTY), 0);
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+	EXPECT_TRUE(healthy(arena, self->ptr, NR, 1));
+}
+
+/* Locked pages stay locked, and a locked mapping that grows is populated. */
+TEST_F(others, mlocked)
+{
+	struct arena *arena = &self->arena;
+	long locked = status_kb("VmLck");
+	size_t i;
+
+	if (mlock(self->ptr, bytes(NR)) || mlock(self->left, bytes(4)))
+		SKIP(return, "cannot lock so many pages");
+	ASSERT_EQ(sys_mremap(self->ptr, bytes(NR), bytes(NR + 16), MREMAP_MAYMOVE |
+			     MREMAP_FIXED | variant->flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR + 16));
+	EXPECT_EQ(status_kb("VmLck") - locked, (long)bytes(4 + NR + 16) / 1024);
+	EXPECT_EQ(nr_present(arena, self->to, NR + 16), NR + 16);
+	if (arena->kpageflags >= 0 && page_flags(arena, self->to)) {
+		for (i = 0; i < NR; i++)
+			EXPECT_TRUE(page_flags(arena, self->to + bytes(i)) & KPF_MLOCKED);
+	}
+	EXPECT_TRUE(intact(self->to, NR, 1));
+
+	ASSERT_EQ(munlock(self->left, bytes(4 + NR + 16)), 0);
+	EXPECT_EQ(status_kb("VmLck"), locked);
+	expect_merged(_metadata, self, NR + 16 - 16);
+}
+
+TEST_F(others, mlockall)
+{
+	if (mlockall(MCL_CURRENT | MCL_FUTURE))
+		SKIP(return, "cannot lock everything");
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+	EXPECT_TRUE(intact(self->to, NR, 1));
+	ASSERT_EQ(munlockall(), 0);
+	expect_merged(_metadata, self, NR);
+}
+
+/* Limits are met where a plain mremap() meets them, and nothing is changed. */
+TEST_F(others, limits)
+{
+	const int flags[] = { 0, variant->flags };
+	struct rlimit limit, none;
+	size_t i;
+
+	/* What is unmapped to make room is unmapped before the limit is looked at. */
+	ASSERT_EQ(munmap(self->to, bytes(2 * NR)), 0);
+	ASSERT_EQ(getrlimit(RLIMIT_AS, &none), 0);
+	limit = none;
+	limit.rlim_cur = status_kb("VmSize") * 1024 + bytes(NR / 2);
+	ASSERT_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		void *kept, *grown;
+		int err[2];
+
+		snapshot_take(&self->snap, &self->arena, self->ptr, NR);
+		kept = relocate(self->ptr, NR, flags[i] | MREMAP_DONTUNMAP, self->to);
+		err[0] = errno;
+		grown = sys_mremap(self->ptr, bytes(NR), bytes(2 * NR),
+				   MREMAP_MAYMOVE | MREMAP_FIXED | flags[i], self->to);
+		err[1] = errno;
+		ASSERT_EQ(kept, MAP_FAILED);
+		EXPECT_EQ(err[0], ENOMEM);
+		ASSERT_EQ(grown, MAP_FAILED);
+		EXPECT_EQ(err[1], ENOMEM);
+		EXPECT_TRUE(snapshot_same(&self->snap));
+		EXPECT_TRUE(intact(self->ptr, NR, 1));
+	}
+
+	/* A move needs nothing. */
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	ASSERT_EQ(setrlimit(RLIMIT_AS, &none), 0);
+	expect_merged(_metadata, self, NR);
+}
+
+TEST_F(others, memlock_limit)
+{
+	struct rlimit limit;
+
+	if (mlock(self->ptr, bytes(NR)))
+		SKIP(return, "cannot lock so many pages");
+	/* Root is above this limit. */
+	limit.rlim_cur = bytes(NR);
+	limit.rlim_max = bytes(NR);
+	ASSERT_EQ(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+	if (!geteuid() && prctl(PR_CAPBSET_READ, 14 /* CAP_IPC_LOCK */, 0, 0, 0) == 1)
+		ASSERT_EQ(syscall(__NR_setresuid, 65534, 65534, 65534), 0);
+
+	ASSERT_EQ(sys_mremap(self->ptr, bytes(NR), bytes(NR + 1), MREMAP_MAYMOVE |
+			     MREMAP_FIXED | variant->flags, self->to), MAP_FAILED);
+	EXPECT_EQ(errno, EAGAIN);
+	EXPECT_TRUE(intact(self->ptr, NR, 1));
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->to, NR));
+	EXPECT_TRUE(intact(self->to, NR, 1));
+}
+
+static int get_policy(char *ptr)
+{
+	int mode = -1;
+
+	syscall(__NR_get_mempolicy, &mode, NULL, 0, ptr, MPOL_F_ADDR);
+	return mode;
+}
+
+/* A policy goes with its mapping, and only equals merge. */
+TEST_F(others, numa_policy)
+{
+	unsigned long node = 1ul << 0;
+
+	if (syscall(__NR_mbind, self->ptr, bytes(NR), MPOL_BIND, &node, 64, 0))
+		SKIP(return, "no memory policies");
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	EXPECT_EQ(get_policy(self->to), MPOL_BIND);
+	EXPECT_EQ(get_policy(self->left), 0);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->to, NR));
+
+	/* Made equal, they merge. */
+	ASSERT_EQ(syscall(__NR_mbind, self->left, bytes(4), MPOL_BIND, &node, 64, 0), 0);
+	ASSERT_EQ(relocate(self->to, NR, variant->flags, self->ptr), self->ptr);
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	expect_merged(_metadata, self, NR);
+	EXPECT_EQ(get_policy(self->to), MPOL_BIND);
+}
+
+static int name_vma(char *ptr, size_t nr, const char *name)
+{
+	return prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, ptr, bytes(nr), name);
+}
+
+static bool has_name(struct arena *arena, char *ptr, const char *name)
+{
+	char buf[128] = "";
+
+	arena->procmap.query.vma_name_addr = (unsigned long)buf;
+	arena->procmap.query.vma_name_size = sizeof(buf);
+	if (!find_vma_procmap(&arena->procmap, ptr))
+		buf[0] = '\0';
+	arena->procmap.query.vma_name_addr = 0;
+	arena->procmap.query.vma_name_size = 0;
+	return strstr(buf, name);
+}
+
+TEST_F(others, named)
+{
+	struct arena *arena = &self->arena;
+
+	if (name_vma(self->ptr, NR, "one") || name_vma(self->left, 4, "other"))
+		SKIP(return, "no names for anonymous memory");
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->to, NR));
+	EXPECT_TRUE(has_name(arena, self->to, "one"));
+	EXPECT_TRUE(has_name(arena, self->left, "other"));
+
+	/* By the same name, they are one. */
+	ASSERT_EQ(name_vma(self->left, 4, "one"), 0);
+	expect_merged(_metadata, self, NR);
+	EXPECT_TRUE(has_name(arena, self->left, "one"));
+}
+
+/* Advice that is kept in the VMA is kept, and decides who is a neighbour. */
+TEST_F(others, advice)
+{
+	struct arena *arena = &self->arena;
+	pid_t pid;
+
+	ASSERT_EQ(madvise(self->ptr, bytes(NR), MADV_WIPEONFORK), 0);
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->to, NR));
+	pid = fork_child(arena);
+	if (!pid)
+		_exit(!all_zero(self->to, NR) || !intact(self->left, 4, 9));
+	EXPECT_TRUE(reap(pid));
+	ASSERT_EQ(madvise(self->to, bytes(NR), MADV_KEEPONFORK), 0);
+	expect_merged(_metadata, self, NR);
+}
+
+TEST_F(others, no_access)
+{
+	struct arena *arena = &self->arena;
+	__u64 slots[NR];
+
+	read_slots(arena, self->ptr, NR, slots);
+	ASSERT_EQ(mprotect(self->ptr, bytes(NR), PROT_NONE), 0);
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	EXPECT_TRUE(faults(self->to));
+	EXPECT_TRUE(same_slots(arena, self->to, NR, slots));
+	ASSERT_EQ(mprotect(self->to, bytes(NR), PROT_READ | PROT_WRITE), 0);
+	expect_merged(_metadata, self, NR);
+}
+
+/* Sealed is sealed: as today, and before anything else is looked at. */
+TEST_F(others, sealed)
+{
+	if (syscall(__NR_mseal, self->ptr, bytes(NR), 0))
+		SKIP(return, "no mseal()");
+	snapshot_take(&self->snap, &self->arena, self->ptr, NR);
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), MAP_FAILED);
+	EXPECT_EQ(errno, EPERM);
+	ASSERT_EQ(sys_mremap(self->ptr, bytes(NR), bytes(NR + 1),
+			     MREMAP_MAYMOVE | variant->flags, NULL), MAP_FAILED);
+	EXPECT_EQ(errno, EPERM);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
+	/* A sealed mapping cannot be taken down before the process ends. */
+	_exit(0);
+}
+
+TEST_F(others, sealed_destination)
+{
+	if (syscall(__NR_mseal, self->left, bytes(4), 0))
+		SKIP(return, "no mseal()");
+	snapshot_take(&self->snap, &self->arena, self->ptr, NR);
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->left), MAP_FAILED);
+	EXPECT_EQ(errno, EPERM);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
+	_exit(0);
+}
+
+/* Pages that the kernel may drop: whatever it kept is there. */
+TEST_F(others, droppable)
+{
+	char *ptr = at(&self->arena, 100);
+
+	if (mmap(ptr, bytes(4), PROT_READ | PROT_WRITE, MAP_DROPPABLE |
+		 MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ptr)
+		SKIP(return, "no MAP_DROPPABLE");
+	fill(ptr, 4, 3);
+	ASSERT_EQ(relocate(ptr, 4, RELOCATE, self->to), self->to);
+	EXPECT_TRUE(intact(self->to, 4, 3) || all_zero(self->to, 4));
+}
+
+/* The heap: what the top of it held is moved away, and the heap lives on. */
+TEST_F(others, heap)
+{
+	char *heap = (char *)(((unsigned long)sbrk(0) + psize() - 1) & -(unsigned long)psize());
+
+	ASSERT_EQ(brk(heap + bytes(NR)), 0);
+	fill(heap, NR, 1);
+	ASSERT_EQ(relocate(heap + bytes(NR / 2), NR / 2, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR / 2));
+	EXPECT_TRUE(healthy_from(&self->arena, self->to, NR / 2, 1, NR / 2));
+	EXPECT_TRUE(healthy_from(&self->arena, heap, NR / 2, 1, 0));
+	ASSERT_EQ(brk(heap), 0);
+}
+
+/* Old frames of the stack. What moves away from it still grows downwards. */
+TEST_F(others, stack)
+{
+	char here, *stack;
+
+	stack = (char *)(((unsigned long)&here & -(unsigned long)psize()) - bytes(40));
+	fill(stack, NR / 4, 1);
+	ASSERT_EQ(relocate(stack, NR / 4, variant->flags, self->to), self->to);
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR / 4, 1));
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
+	/* Before anything calls so deep again. */
+	ASSERT_EQ(relocate(self->to, NR / 4, variant->flags, stack), stack);
+	EXPECT_TRUE(intact(stack, NR / 4, 1));
+}
+
+/* A range that userfaultfd watches for missing pages, with some missing. */
+TEST_F(others, uffd_missing)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct arena *arena = &self->arena;
+	int uffd;
+
+	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd");
+	ASSERT_EQ(madvise(self->ptr + bytes(8), bytes(8), MADV_DONTNEED), 0);
+	ASSERT_EQ(uffd_register(uffd, self->ptr, bytes(NR), true, false, false), 0);
+
+	/* No event was asked for, so the new mapping is a free one. */
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR));
+	EXPECT_TRUE(all_zero(self->to + bytes(8), 8));
+	EXPECT_TRUE(healthy_from(arena, self->to, 8, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, self->to + bytes(16), NR - 16, 1, 16));
+	close(uffd);
+}
+
+/* The neighbour is watched, what moves to its side is not: they stay two. */
+TEST_F(others, uffd_neighbour)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct arena *arena = &self->arena;
+	int uffd;
+
+	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd");
+	ASSERT_EQ(uffd_register(uffd, self->left, bytes(4), true, false, false), 0);
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4));
+	EXPECT_TRUE(is_one_vma(arena, self->to, NR));
+
+	/* When the watch ends, nothing keeps them apart. */
+	close(uffd);
+	expect_merged(_metadata, self, NR);
+}
+
+static bool read_cgroup(const char *file, const char *key, long *value)
+{
+	char buf[8192], *line;
+
+	if (!read_file(file, buf, sizeof(buf)))
+		return false;
+	if (!key) {
+		*value = atol(buf);
+		return true;
+	}
+	line = strstr(buf, key);
+	if (line != buf || !line)
+		return false;
+	*value = atol(line + strlen(key));
+	return true;
+}
+
+/* The charge stays where it is: moving memory is not using more of it. */
+TEST_F(others, memory_cgroup)
+{
+	const char *dir = "/sys/fs/cgroup/mremap_relocate";
+	char procs[128], stat[128], pid[32];
+	long before, after;
+	size_t pages = 512;
+	char *big;
+
+	snprintf(procs, sizeof(procs), "%s/cgroup.procs", dir);
+	snprintf(stat, sizeof(stat), "%s/memory.stat", dir);
+	if (mkdir(dir, 0755) && errno != EEXIST)
+		SKIP(return, "cannot make a cgroup");
+	if (access(stat, R_OK)) {
+		rmdir(dir);
+		SKIP(return, "no memory controller in cgroup v2");
+	}
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	write_file(procs, pid, strlen(pid) + 1);
+
+	big = mmap(NULL, bytes(4 * pages), PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(big, MAP_FAILED);
+	fill(big, pages, 1);
+	EXPECT_TRUE(read_cgroup(stat, "anon ", &before));
+	ASSERT_EQ(relocate(big, pages, variant->flags, big + bytes(2 * pages)),
+		  big + bytes(2 * pages));
+	EXPECT_TRUE(read_cgroup(stat, "anon ", &after));
+	/* The figure is exact to a batch of changes for each CPU. */
+	EXPECT_LT(labs(after - before), (long)bytes(pages / 2));
+	EXPECT_GE(after, (long)bytes(pages / 2));
+	ASSERT_EQ(munmap(big, bytes(4 * pages)), 0);
+	EXPECT_TRUE(read_cgroup(stat, "anon ", &after));
+	EXPECT_LT(after, before - (long)bytes(pages / 2));
+
+	write_file("/sys/fs/cgroup/cgroup.procs", pid, strlen(pid) + 1);
+	rmdir(dir);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,796 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON: memory that others use
+ * too, be it a process that was forked or somebody who has pinned the pages.
+ *
+ * A page may be re-homed if all that maps it, or refers to it from a swap
+ * entry, lies in the range that is moved. Having been forked once is no reason
+ * to refuse: the pages are counted, not the forks.
+ */
+#include "kselftest_harness.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "local_config.h_gen"
+#ifdef LOCAL_CONFIG_HAVE_LIBURING
+#include <liburing.h>
+#endif
+#include <mm/gup_test.h>
+#include "mremap_relocate_util.h"
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT		21
+#endif
+
+#define NR			16
+
+/*
+ * Everywhere:
+ *
+ *	..[AAAA]..[BBBB]....   ->   ..____..[BBBBAAAA]..
+ */
+FIXTURE(shared)
+{
+	struct arena arena;
+	struct snapshot snap;
+	struct step step, step2;
+	char *left, *ptr, *to;
+	__u64 slots[NR];
+};
+
+FIXTURE_SETUP(shared)
+{
+	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	arena_init(&self->arena, 200, 0);
+	self->left = at(&self->arena, 100);
+	self->ptr = arena_map(&self->arena, 10, NR);
+	self->to = at(&self->arena, 104);
+	step_init(&self->step);
+	step_init(&self->step2);
+	fill(self->ptr, NR, 1);
+	read_slots(&self->arena, self->ptr, NR, self->slots);
+}
+
+FIXTURE_TEARDOWN(shared)
+{
+	arena_exit(&self->arena);
+}
+
+/* The neighbour: our own, even in a child. */
+static void map_left(FIXTURE_DATA(shared) * self)
+{
+	fill(arena_map(&self->arena, 100, 4), 4, 9);
+}
+
+static void expect_refused(struct __test_metadata *_metadata,
+			   FIXTURE_DATA(shared) * self)
+{
+	const int flags[] = { MUST, RELOCATE | MUST };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		snapshot_take(&self->snap, &self->arena, self->ptr, NR);
+		ASSERT_EQ(relocate(self->ptr, NR, flags[i], self->to), MAP_FAILED);
+		EXPECT_EQ(errno, EFAULT);
+		EXPECT_TRUE(snapshot_same(&self->snap));
+	}
+}
+
+/* Best effort ends in an ordinary move. */
+static void expect_plain(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(shared) * self)
+{
+	__u64 slots[NR];
+
+	read_slots(&self->arena, self->ptr, NR, slots);
+	ASSERT_EQ(relocate(self->ptr, NR, RELOCATE, self->to), self->to);
+	EXPECT_TRUE(same_slots(&self->arena, self->to, NR, slots));
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4));
+	EXPECT_TRUE(is_one_vma(&self->arena, self->to, NR));
+}
+
+static void expect_relocated(struct __test_metadata *_metadata,
+			     FIXTURE_DATA(shared) * self, char *from)
+{
+	__u64 slots[NR];
+
+	read_slots(&self->arena, from, NR, slots);
+	ASSERT_EQ(relocate(from, NR, MUST, self->to), self->to);
+	EXPECT_TRUE(same_slots(&self->arena, self->to, NR, slots));
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+}
+
+/* Nobody but us has these pages: can the kernel find them? */
+#define EXPECT_HEALTHY(_ptr, _seed) do {					\
+	EXPECT_TRUE(healthy(&self->arena, _ptr, NR, _seed));			\
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));			\
+} while (0)
+
+/* The pages are the child's too, first when it lives, then when it is gone. */
+TEST_F(shared, with_child)
+{
+	pid_t pid;
+
+	map_left(self);
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		wait_for_parent(&self->step);
+		EXPECT_TRUE(same_slots(&self->arena, self->ptr, NR, self->slots));
+		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		_exit(0);
+	}
+
+	expect_refused(_metadata, self);
+	expect_plain(_metadata, self);
+	EXPECT_TRUE(intact(self->to, NR, 1));
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+
+	/* Plainly moved, and alone: now it can be put right. */
+	EXPECT_HEALTHY(self->to, 1);
+	ASSERT_EQ(relocate(self->to, NR, 0, self->ptr), self->ptr);
+	expect_relocated(_metadata, self, self->ptr);
+	EXPECT_HEALTHY(self->to, 1);
+}
+
+/* After the fallback, pages that two processes map are found in both. */
+TEST_F(shared, both_are_found)
+{
+	int node;
+	pid_t pid;
+
+	if (nr_nodes() < 2)
+		SKIP(return, "only one node has memory");
+
+	map_left(self);
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		__u64 slots[NR];
+		int i;
+
+		wait_for_parent(&self->step);
+		read_slots(&self->arena, self->ptr, NR, slots);
+		for (i = 0; i < NR; i++)
+			EXPECT_NE(slots[i], self->slots[i]);
+		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		tell_parent(&self->step);
+		/* Written to, it is the child's own, and at home there. */
+		fill(self->ptr, NR, 2);
+		EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 2));
+		_exit(0);
+	}
+
+	expect_plain(_metadata, self);
+	node = !node_of(self->to);
+	EXPECT_EQ(migrate_shared(self->to, NR, node), NR);
+	EXPECT_TRUE(intact(self->to, NR, 1));
+	tell_child(&self->step);
+	wait_for_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+	EXPECT_HEALTHY(self->to, 1);
+}
+
+/* Written again since the fork: the parent has copies that nobody else has. */
+TEST_F(shared, parent_wrote)
+{
+	pid_t pid;
+
+	map_left(self);
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		wait_for_parent(&self->step);
+		/* The originals are the child's alone by now. */
+		EXPECT_TRUE(same_slots(&self->arena, self->ptr, NR, self->slots));
+		EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
+		_exit(0);
+	}
+
+	fill(self->ptr, NR, 2);
+	expect_relocated(_metadata, self, self->ptr);
+	EXPECT_HEALTHY(self->to, 2);
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+	EXPECT_HEALTHY(self->to, 2);
+}
+
+/* The same from the child's side: it inherited what it now moves. */
+TEST_F(shared, child_has_the_originals)
+{
+	pid_t pid;
+
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		map_left(self);
+		expect_refused(_metadata, self);
+		tell_parent(&self->step);
+		wait_for_parent(&self->step);
+		expect_relocated(_metadata, self, self->ptr);
+		EXPECT_TRUE(same_slots(&self->arena, self->to, NR, self->slots));
+		EXPECT_HEALTHY(self->to, 1);
+		_exit(0);
+	}
+
+	wait_for_child(&self->step);
+	EXPECT_TRUE(intact(self->ptr, NR, 1));
+	fill(self->ptr, NR, 2);
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 2));
+}
+
+TEST_F(shared, child_wrote)
+{
+	pid_t pid;
+
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		map_left(self);
+		fill(self->ptr, NR, 2);
+		expect_relocated(_metadata, self, self->ptr);
+		EXPECT_HEALTHY(self->to, 2);
+		tell_parent(&self->step);
+		wait_for_parent(&self->step);
+		EXPECT_HEALTHY(self->to, 2);
+		_exit(0);
+	}
+
+	wait_for_child(&self->step);
+	/* The child has what it needs, so the rest is ours. */
+	map_left(self);
+	expect_relocated(_metadata, self, self->ptr);
+	EXPECT_HEALTHY(self->to, 1);
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+}
+
+/* In a child, best effort that finds shared pages is an ordinary move too. */
+TEST_F(shared, child_falls_back)
+{
+	pid_t pid;
+
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		map_left(self);
+		expect_plain(_metadata, self);
+		EXPECT_TRUE(intact(self->to, NR, 1));
+		tell_parent(&self->step);
+		wait_for_parent(&self->step);
+		EXPECT_HEALTHY(self->to, 1);
+		_exit(0);
+	}
+
+	wait_for_child(&self->step);
+	EXPECT_TRUE(same_slots(&self->arena, self->ptr, NR, self->slots));
+	fill(self->ptr, NR, 2);
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 2));
+}
+
+/* One page of sixteen is still shared: all or nothing. */
+TEST_F(shared, one_page)
+{
+	const size_t which[] = { 0, NR / 2, NR - 1 };
+	size_t i;
+
+	map_left(self);
+	for (i = 0; i < ARRAY_SIZE(which); i++) {
+		pid_t pid = fork_child(&self->arena);
+		size_t page;
+
+		if (!pid) {
+			wait_for_parent(&self->step);
+			_exit(!intact(self->ptr, NR, i ? 2 : 1));
+		}
+
+		for (page = 0; page < NR; page++) {
+			if (page != which[i])
+				fill_from(self->ptr + bytes(page), 1, 2, page);
+		}
+		/* Not a change of its bytes, as far as the child can see. */
+		expect_refused(_metadata, self);
+		expect_plain(_metadata, self);
+		tell_child(&self->step);
+		EXPECT_TRUE(reap(pid));
+
+		fill_from(self->to + bytes(which[i]), 1, 2, which[i]);
+		EXPECT_HEALTHY(self->to, 2);
+		ASSERT_EQ(relocate(self->to, NR, MUST, self->ptr), self->ptr);
+		EXPECT_TRUE(is_one_vma(&self->arena, self->ptr, NR));
+		EXPECT_HEALTHY(self->ptr, 2);
+	}
+}
+
+TEST_F(shared, with_grandchild)
+{
+	pid_t pid;
+
+	map_left(self);
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		/* PR_SET_PDEATHSIG would end the grandchild with this process. */
+		if (!fork()) {
+			arena_reopen(&self->arena);
+			tell_parent(&self->step);
+			wait_for_parent(&self->step);
+			EXPECT_TRUE(intact(self->ptr, NR, 1));
+			fill(self->ptr, NR, 2);
+			map_left(self);
+			expect_relocated(_metadata, self, self->ptr);
+			EXPECT_HEALTHY(self->to, 2);
+			tell_parent(&self->step);
+		}
+		_exit(0);
+	}
+	EXPECT_TRUE(reap(pid));
+
+	/* The child is gone, the grandchild is not. */
+	wait_for_child(&self->step);
+	expect_refused(_metadata, self);
+	tell_child(&self->step);
+	wait_for_child(&self->step);
+
+	/* It has its own by now. */
+	expect_relocated(_metadata, self, self->ptr);
+	EXPECT_HEALTHY(self->to, 1);
+}
+
+/* A chain of forks, each process with pages of its own, all gone at the end. */
+TEST_F(shared, many_children)
+{
+	int i;
+
+	map_left(self);
+	for (i = 0; i < 8; i++) {
+		pid_t pid = fork_child(&self->arena);
+
+		if (!pid) {
+			fill(self->ptr, NR / 2, i);
+			_exit(0);
+		}
+		EXPECT_TRUE(reap(pid));
+		fill_from(self->ptr + bytes(i), 1, 1, i);
+	}
+	expect_relocated(_metadata, self, self->ptr);
+	EXPECT_HEALTHY(self->to, 1);
+}
+
+/* A child that runs another program lives on, but without our pages. */
+TEST_F(shared, child_execs)
+{
+	int hold[2], gone[2];
+	char byte;
+	pid_t pid;
+
+	map_left(self);
+	ASSERT_EQ(pipe(hold), 0);
+	ASSERT_EQ(pipe2(gone, O_CLOEXEC), 0);
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		close(hold[1]);
+		dup2(hold[0], STDIN_FILENO);
+		execlp("cat", "cat", NULL);
+		_exit(1);
+	}
+	close(hold[0]);
+	close(gone[1]);
+
+	/* The end of the pipe is closed after the old memory was given up. */
+	ASSERT_EQ(read(gone[0], &byte, 1), 0);
+	expect_relocated(_metadata, self, self->ptr);
+	EXPECT_HEALTHY(self->to, 1);
+	close(hold[1]);
+	EXPECT_TRUE(reap(pid));
+}
+
+/* Swap entries have counts of their own. */
+TEST_F(shared, swapped_out)
+{
+	pid_t pid;
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+
+	map_left(self);
+	ASSERT_EQ(pageout(&self->arena, self->ptr, NR, NR), NR);
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		wait_for_parent(&self->step);
+		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		_exit(0);
+	}
+
+	expect_refused(_metadata, self);
+	expect_plain(_metadata, self);
+	EXPECT_EQ(nr_swapped(&self->arena, self->to, NR), NR);
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+
+	ASSERT_EQ(relocate(self->to, NR, MUST, self->ptr), self->ptr);
+	expect_relocated(_metadata, self, self->ptr);
+	EXPECT_HEALTHY(self->to, 1);
+}
+
+/* A swap entry here, the page in the swap cache and mapped by the child. */
+TEST_F(shared, swapped_in_by_child)
+{
+	pid_t pid;
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+
+	map_left(self);
+	ASSERT_EQ(pageout(&self->arena, self->ptr, NR, NR), NR);
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		tell_parent(&self->step);
+		wait_for_parent(&self->step);
+		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		_exit(0);
+	}
+
+	wait_for_child(&self->step);
+	expect_refused(_metadata, self);
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+
+	/* Now it is in the swap cache, and nobody's but ours. */
+	expect_relocated(_metadata, self, self->ptr);
+	EXPECT_HEALTHY(self->to, 1);
+}
+
+/* The child wrote what it swapped in: the swap entries are ours alone. */
+TEST_F(shared, child_wrote_what_was_swapped_out)
+{
+	pid_t pid;
+
+	if (!can_swap())
+		SKIP(return, "no swap");
+
+	map_left(self);
+	ASSERT_EQ(pageout(&self->arena, self->ptr, NR, NR), NR);
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		fill(self->ptr, NR, 2);
+		tell_parent(&self->step);
+		wait_for_parent(&self->step);
+		EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 2));
+		_exit(0);
+	}
+
+	wait_for_child(&self->step);
+	expect_relocated(_metadata, self, self->ptr);
+	EXPECT_HEALTHY(self->to, 1);
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+}
+
+/* Fork after the move: what was re-homed is inherited as any other memory is. */
+TEST_F(shared, fork_afterwards)
+{
+	pid_t pid;
+
+	map_left(self);
+	expect_relocated(_metadata, self, self->ptr);
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		EXPECT_TRUE(intact(self->to, NR, 1));
+		EXPECT_TRUE(intact(self->left, 4, 9));
+		tell_parent(&self->step);
+		wait_for_parent(&self->step);
+		EXPECT_TRUE(intact(self->to, NR, 1));
+		fill(self->to, NR, 2);
+		fill(self->left, 4, 9);
+		EXPECT_HEALTHY(self->to, 2);
+		_exit(0);
+	}
+
+	wait_for_child(&self->step);
+	if (nr_nodes() > 1)
+		EXPECT_EQ(migrate_shared(self->to, NR, !node_of(self->to)), NR);
+	EXPECT_TRUE(intact(self->to, NR, 1));
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+	EXPECT_HEALTHY(self->to, 1);
+}
+
+/*
+ * Pins. Whoever holds a pin knows the page and not the address, so a move is
+ * none of its business: it must go on to see, and to write, what the process
+ * has at the new place. A pinned page may be re-homed or refused, but never be
+ * replaced by another one.
+ */
+FIXTURE(pinned)
+{
+	struct arena arena;
+	struct snapshot snap;
+	char *left, *ptr, *to;
+	__u64 slots[NR];
+	int fd;
+};
+
+FIXTURE_VARIANT(pinned)
+{
+	int flags;
+};
+
+FIXTURE_VARIANT_ADD(pinned, relocate)
+{
+	.flags = RELOCATE,
+};
+
+FIXTURE_VARIANT_ADD(pinned, must)
+{
+	.flags = MUST,
+};
+
+FIXTURE_SETUP(pinned)
+{
+	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	arena_init(&self->arena, 200, 0);
+	self->left = arena_map(&self->arena, 100, 4);
+	self->ptr = arena_map(&self->arena, 10, NR);
+	self->to = at(&self->arena, 104);
+	self->fd = open("/sys/kernel/debug/gup_test", O_RDWR);
+	fill(self->left, 4, 9);
+	fill(self->ptr, NR, 1);
+}
+
+FIXTURE_TEARDOWN(pinned)
+{
+	if (self->fd >= 0)
+		close(self->fd);
+	arena_exit(&self->arena);
+}
+
+/*
+ * Returns where the pages are now. Whichever way the kernel takes, it has to be
+ * a whole one.
+ */
+static char *move_pinned(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(pinned) * self, int flags)
+{
+	struct arena *arena = &self->arena;
+	void *res;
+
+	read_slots(arena, self->ptr, NR, self->slots);
+	snapshot_take(&self->snap, arena, self->ptr, NR);
+	res = relocate(self->ptr, NR, flags, self->to);
+	if (res == MAP_FAILED) {
+		EXPECT_EQ(errno, EFAULT);
+		EXPECT_TRUE(flags & MUST);
+		EXPECT_TRUE(snapshot_same(&self->snap));
+		return self->ptr;
+	}
+	EXPECT_EQ(res, self->to);
+	EXPECT_TRUE(same_slots(arena, self->to, NR, self->slots));
+	/* A success of MUST means that it was re-homed, pinned or not. */
+	if (flags & MUST)
+		EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR));
+	return self->to;
+}
+
+static void test_longterm(struct __test_metadata *_metadata,
+			  FIXTURE_DATA(pinned) * self, int flags, int pin_flags)
+{
+	struct pin_longterm_test args = {
+		.addr = (unsigned long)self->ptr,
+		.size = bytes(NR),
+		.flags = pin_flags,
+	};
+	char *seen = malloc(bytes(NR)), *now;
+	__u64 seen_addr = (unsigned long)seen;
+
+	ASSERT_NE(seen, NULL);
+	ASSERT_EQ(ioctl(self->fd, PIN_LONGTERM_TEST_START, &args), 0);
+	now = move_pinned(_metadata, self, flags);
+	TH_LOG("pinned pages were %s", now == self->to ? "moved" : "refused");
+
+	/* The pin sees what is written at the new place. */
+	fill(now, NR, 2);
+	EXPECT_TRUE(same_slots(&self->arena, now, NR, self->slots));
+	ASSERT_EQ(ioctl(self->fd, PIN_LONGTERM_TEST_READ, &seen_addr), 0);
+	EXPECT_TRUE(intact(seen, NR, 2));
+	ASSERT_EQ(ioctl(self->fd, PIN_LONGTERM_TEST_STOP), 0);
+
+	EXPECT_TRUE(healthy(&self->arena, now, NR, 2));
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
+
+	/* Without the pin there is no reason left to refuse. */
+	if (now == self->to)
+		ASSERT_EQ(relocate(self->to, NR, MUST, self->ptr), self->ptr);
+	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 2));
+	free(seen);
+}
+
+TEST_F(pinned, longterm)
+{
+	if (self->fd < 0)
+		SKIP(return, "no /sys/kernel/debug/gup_test");
+	test_longterm(_metadata, self, variant->flags,
+		      PIN_LONGTERM_TEST_FLAG_USE_WRITE);
+}
+
+TEST_F(pinned, longterm_fast)
+{
+	if (self->fd < 0)
+		SKIP(return, "no /sys/kernel/debug/gup_test");
+	test_longterm(_metadata, self, variant->flags,
+		      PIN_LONGTERM_TEST_FLAG_USE_WRITE |
+		      PIN_LONGTERM_TEST_FLAG_USE_FAST);
+}
+
+TEST_F(pinned, longterm_read_only)
+{
+	if (self->fd < 0)
+		SKIP(return, "no /sys/kernel/debug/gup_test");
+	test_longterm(_metadata, self, variant->flags, 0);
+}
+
+/* A pipe holds references to the pages, which are not even pins. */
+TEST_F(pinned, vmsplice)
+{
+	struct iovec vec = { .iov_base = self->ptr, .iov_len = bytes(NR) };
+	char *seen = malloc(bytes(NR)), *now;
+	size_t len = 0;
+	int fds[2];
+
+	ASSERT_NE(seen, NULL);
+	ASSERT_EQ(pipe(fds), 0);
+	ASSERT_GE(fcntl(fds[1], F_SETPIPE_SZ, bytes(2 * NR)), (int)bytes(NR));
+	ASSERT_EQ(vmsplice(fds[1], &vec, 1, 0), (ssize_t)bytes(NR));
+	now = move_pinned(_metadata, self, variant->flags);
+	fill(now, NR, 2);
+	while (len < bytes(NR)) {
+		ssize_t ret = read(fds[0], seen + len, bytes(NR) - len);
+
+		ASSERT_GT(ret, 0);
+		len += ret;
+	}
+	EXPECT_TRUE(intact(seen, NR, 2));
+	close(fds[0]);
+	close(fds[1]);
+	EXPECT_TRUE(healthy(&self->arena, now, NR, 2));
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
+	free(seen);
+}
+
+/* GUP-fast takes and drops pins all the time, without any lock that we hold. */
+struct gup_loop {
+	pthread_t thread;
+	char *ptr[2];
+	unsigned long rounds;
+	bool stop;
+	int fd;
+};
+
+static void *gup_loop(void *arg)
+{
+	struct gup_loop *loop = arg;
+	cpu_set_t set;
+
+	memset(&set, 0xff, sizeof(set));
+	sched_setaffinity(0, sizeof(set), &set);
+	while (!__atomic_load_n(&loop->stop, __ATOMIC_ACQUIRE)) {
+		struct gup_test args = {
+			.addr = (unsigned long)loop->ptr[loop->rounds & 1],
+			.size = bytes(NR),
+			.nr_pages_per_call = NR,
+			.gup_flags = 1,			/* FOLL_WRITE */
+		};
+
+		/* Where nothing is mapped, there is nothing to be pinned. */
+		ioctl(loop->fd, PIN_FAST_BENCHMARK, &args);
+		__atomic_fetch_add(&loop->rounds, 1, __ATOMIC_RELEASE);
+	}
+	return NULL;
+}
+
+TEST_F(pinned, gup_fast_in_a_loop)
+{
+	struct gup_loop loop = {
+		.ptr = { self->ptr, self->to },
+		.fd = self->fd,
+	};
+	int i, refused = 0;
+	char *now = self->ptr;
+
+	if (self->fd < 0)
+		SKIP(return, "no /sys/kernel/debug/gup_test");
+	ASSERT_EQ(pthread_create(&loop.thread, NULL, gup_loop, &loop), 0);
+	for (i = 0; i < 200; i++) {
+		char *next = now == self->ptr ? self->to : self->ptr;
+
+		while (__atomic_load_n(&loop.rounds, __ATOMIC_ACQUIRE) < (unsigned long)i)
+			sched_yield();
+		if (relocate(now, NR, variant->flags, next) == next) {
+			now = next;
+			continue;
+		}
+		ASSERT_EQ(errno, EFAULT);
+		ASSERT_TRUE(variant->flags & MUST);
+		refused++;
+	}
+	__atomic_store_n(&loop.stop, true, __ATOMIC_RELEASE);
+	pthread_join(loop.thread, NULL);
+	TH_LOG("%d of 200 moves refused, %lu rounds of pins", refused, loop.rounds);
+
+	EXPECT_TRUE(healthy(&self->arena, now, NR, 1));
+	if (now == self->to)
+		ASSERT_EQ(relocate(now, NR, MUST, self->ptr), self->ptr);
+	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 1));
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
+}
+
+#ifdef LOCAL_CONFIG_HAVE_LIBURING
+static int one_request(struct io_uring *ring)
+{
+	struct io_uring_cqe *cqe;
+	int ret;
+
+	if (io_uring_submit(ring) != 1 || io_uring_wait_cqe(ring, &cqe))
+		return -EIO;
+	ret = cqe->res;
+	io_uring_cqe_seen(ring, cqe);
+	return ret;
+}
+
+/* A registered buffer is pinned for as long as it is registered. */
+TEST_F(pinned, io_uring_buffer)
+{
+	struct iovec vec = { .iov_base = self->ptr, .iov_len = bytes(NR) };
+	char *data = malloc(bytes(NR)), *now;
+	struct io_uring ring;
+	int file;
+
+	ASSERT_NE(data, NULL);
+	file = memfd_create("data", 0);
+	ASSERT_GE(file, 0);
+	fill(data, NR, 3);
+	ASSERT_EQ(pwrite(file, data, bytes(NR), 0), (ssize_t)bytes(NR));
+	if (io_uring_queue_init(1, &ring, 0))
+		SKIP(return, "no io_uring");
+	if (io_uring_register_buffers(&ring, &vec, 1))
+		SKIP(return, "cannot register a buffer");
+
+	now = move_pinned(_metadata, self, variant->flags);
+	TH_LOG("pinned pages were %s", now == self->to ? "moved" : "refused");
+
+	/* The ring reads into the pages that it was given, wherever they are. */
+	io_uring_prep_read_fixed(io_uring_get_sqe(&ring), file, self->ptr,
+				 bytes(NR), 0, 0);
+	ASSERT_EQ(one_request(&ring), (int)bytes(NR));
+	EXPECT_TRUE(intact(now, NR, 3));
+
+	/* And writes from them. */
+	fill(now, NR, 4);
+	io_uring_prep_write_fixed(io_uring_get_sqe(&ring), file, self->ptr,
+				  bytes(NR), 0, 0);
+	ASSERT_EQ(one_request(&ring), (int)bytes(NR));
+	ASSERT_EQ(pread(file, data, bytes(NR), 0), (ssize_t)bytes(NR));
+	EXPECT_TRUE(intact(data, NR, 4));
+
+	ASSERT_EQ(io_uring_unregister_buffers(&ring), 0);
+	io_uring_queue_exit(&ring);
+	EXPECT_TRUE(intact(now, NR, 4));
+	if (now == self->to)
+		ASSERT_EQ(relocate(now, NR, MUST, self->ptr), self->ptr);
+	EXPECT_TRUE(intact(self->ptr, NR, 4));
+	free(data);
+	close(file);
+}
+#endif
+
+TEST_HARNESS_MAIN

@@ -21,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <mm/gup_test.h>
 #include "mremap_relocate_util.h"
 #include "hugepage_settings.h"
 
@@ -446,43 +447,57 @@ TEST_F(pages, ksm)
 }
 
 static sigjmp_buf jump;
+static sig_atomic_t can_jump;
 static char *bus_address;
 
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	bus_address = info->si_addr;
-	siglongjmp(jump, 1);
+	if (can_jump)
+		siglongjmp(jump, 1);
 }
 
 /* Does reading end in SIGBUS, at this address? */
 static bool is_poisoned(char *ptr)
 {
+	bus_address = NULL;
+	can_jump = true;
+	if (!sigsetjmp(jump, 1))
+		FORCE_READ(*ptr);
+	can_jump = false;
+	return (char *)((unsigned long)bus_address & ~(psize() - 1ul)) == ptr;
+}
+
+/*
+ * The kernel finds out whom to tell, and at which address, from the page. It
+ * tells at once, as the page has been written to.
+ */
+static int poison(char *ptr)
+{
+	bus_address = NULL;
+	if (madvise(ptr, bytes(1), MADV_HWPOISON))
+		return -1;
+	return bus_address == ptr ? 0 : 1;
+}
+
+/* A page that fails before the move, and one that fails after it. */
+TEST_F(pages, hwpoison)
+{
 	struct sigaction old, action = {
 		.sa_sigaction = on_sigbus,
 		.sa_flags = SA_SIGINFO,
 	};
-	bool ret = false;
-
-	bus_address = NULL;
-	sigaction(SIGBUS, &action, &old);
-	if (sigsetjmp(jump, 1))
-		ret = (char *)((unsigned long)bus_address & ~(psize() - 1ul)) == ptr;
-	else
-		FORCE_READ(*ptr);
-	sigaction(SIGBUS, &old, NULL);
-	return ret;
-}
-
-/* A page that failed before the move, and one that fails after it. */
-TEST_F(pages, hwpoison)
-{
 	struct arena *arena = &self->arena;
 	unsigned long pfn[2];
+	int ret;
 
 	fill(arena_map(arena, 10, 8), 8, 1);
 	pfn[0] = pagemap_get_pfn(arena->pagemap, self->ptr + bytes(2));
-	if (madvise(self->ptr + bytes(2), bytes(1), MADV_HWPOISON))
+	ASSERT_EQ(sigaction(SIGBUS, &action, &old), 0);
+	ret = poison(self->ptr + bytes(2));
+	if (ret < 0)
 		SKIP(return, "no MADV_HWPOISON");
+	EXPECT_EQ(ret, 0);
 
 	ASSERT_EQ(relocate(self->ptr, 8, variant->flags, self->to), self->to);
 	EXPECT_EQ(nr_vmas(arena, self->left, 12), 1);
@@ -490,12 +505,13 @@ TEST_F(pages, hwpoison)
 	EXPECT_TRUE(healthy_from(arena, self->to, 2, 1, 0));
 	EXPECT_TRUE(healthy_from(arena, self->to + bytes(3), 5, 1, 3));
 
-	/* The kernel looks for whom to tell from the page. */
+	fill_from(self->to + bytes(5), 1, 1, 5);
 	pfn[1] = pagemap_get_pfn(arena->pagemap, self->to + bytes(5));
-	ASSERT_EQ(madvise(self->to + bytes(5), bytes(1), MADV_HWPOISON), 0);
+	EXPECT_EQ(poison(self->to + bytes(5)), 0);
 	EXPECT_TRUE(is_poisoned(self->to + bytes(5)));
 	EXPECT_TRUE(intact_from(self->to + bytes(6), 2, 1, 6));
 
+	ASSERT_EQ(sigaction(SIGBUS, &old, NULL), 0);
 	ASSERT_EQ(munmap(self->to, bytes(8)), 0);
 	unpoison_memory(pfn[0]);
 	unpoison_memory(pfn[1]);
@@ -1183,6 +1199,77 @@ TEST_F(large, shared)
 	/* Alone again. */
 	move_both(_metadata, self, to, 6 * self->table + 1);
 	EXPECT_TRUE(healthy(arena, at(arena, 6 * self->table + 1), nr, 1));
+}
+
+/*
+ * Cut by the end of the range, so it would have to be split, and pinned, so it
+ * cannot be: the one thing about a pin that stands in the way.
+ */
+TEST_F(large, cut_and_pinned)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+	char *left = large_left(arena, to);
+	struct pin_longterm_test args = {
+		.addr = (unsigned long)self->ptr,
+		.size = bytes(1),
+		.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE,
+	};
+	const size_t nr = self->nr, half = nr / 2;
+	int fd = open("/sys/kernel/debug/gup_test", O_RDWR);
+
+	if (fd < 0)
+		SKIP(return, "no /sys/kernel/debug/gup_test");
+	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_START, &args), 0);
+	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
+	EXPECT_EQ(relocate(self->ptr, half, MUST, to), MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+
+	ASSERT_EQ(relocate(self->ptr, half, RELOCATE, to), to);
+	EXPECT_TRUE(same_slots(arena, to, half, self->slots));
+	EXPECT_EQ(nr_vmas(arena, left, 3 + half), 2);
+	EXPECT_TRUE(intact(to, half, 1));
+
+	/* Without the pin, it can be put right. */
+	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_STOP), 0);
+	close(fd);
+	ASSERT_EQ(relocate(to, half, MUST, at(arena, 6 * self->table)),
+		  at(arena, 6 * self->table));
+	ASSERT_EQ(relocate(at(arena, 6 * self->table), half, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + half));
+	EXPECT_TRUE(healthy_from(arena, to, half, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, self->ptr + bytes(half), 2 * nr - half,
+				 1, half));
+	EXPECT_TRUE(healthy(arena, left, 3, 9));
+}
+
+/* Pinned, and wholly in the range: that is no obstacle. */
+TEST_F(large, pinned)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table + 1);
+	struct pin_longterm_test args = {
+		.addr = (unsigned long)self->ptr,
+		.size = bytes(self->nr),
+		.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE,
+	};
+	char *seen = malloc(bytes(self->nr));
+	__u64 seen_addr = (unsigned long)seen;
+	int fd = open("/sys/kernel/debug/gup_test", O_RDWR);
+
+	ASSERT_NE(seen, NULL);
+	if (fd < 0)
+		SKIP(return, "no /sys/kernel/debug/gup_test");
+	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_START, &args), 0);
+	move_both(_metadata, self, self->ptr, 4 * self->table + 1);
+	fill(to, 2 * self->nr, 2);
+	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_READ, &seen_addr), 0);
+	EXPECT_TRUE(intact(seen, self->nr, 2));
+	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_STOP), 0);
+	close(fd);
+	EXPECT_TRUE(healthy(arena, to, 2 * self->nr, 2));
+	free(seen);
 }
 
 /* Large folios, small pages, zero pages, holes and swap entries in one range. */

@@ -505,13 +505,11 @@ TEST_F(shared, fork_afterwards)
 /*
  * Pins. Whoever holds a pin knows the page and not the address, so a move is
  * none of its business: it must go on to see, and to write, what the process
- * has at the new place. A pinned page may be re-homed or refused, but never be
- * replaced by another one.
+ * has at the new place, and it is no reason to refuse the move.
  */
 FIXTURE(pinned)
 {
 	struct arena arena;
-	struct snapshot snap;
 	char *left, *ptr, *to;
 	__u64 slots[NR];
 	int fd;
@@ -551,31 +549,15 @@ FIXTURE_TEARDOWN(pinned)
 	arena_exit(&self->arena);
 }
 
-/*
- * Returns where the pages are now. Whichever way the kernel takes, it has to be
- * a whole one.
- */
-static char *move_pinned(struct __test_metadata *_metadata,
-			 FIXTURE_DATA(pinned) * self, int flags)
+static void move_pinned(struct __test_metadata *_metadata,
+			FIXTURE_DATA(pinned) * self, int flags)
 {
 	struct arena *arena = &self->arena;
-	void *res;
 
 	read_slots(arena, self->ptr, NR, self->slots);
-	snapshot_take(&self->snap, arena, self->ptr, NR);
-	res = relocate(self->ptr, NR, flags, self->to);
-	if (res == MAP_FAILED) {
-		EXPECT_EQ(errno, EFAULT);
-		EXPECT_TRUE(flags & MUST);
-		EXPECT_TRUE(snapshot_same(&self->snap));
-		return self->ptr;
-	}
-	EXPECT_EQ(res, self->to);
+	ASSERT_EQ(relocate(self->ptr, NR, flags, self->to), self->to);
 	EXPECT_TRUE(same_slots(arena, self->to, NR, self->slots));
-	/* A success of MUST means that it was re-homed, pinned or not. */
-	if (flags & MUST)
-		EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR));
-	return self->to;
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR));
 }
 
 static void test_longterm(struct __test_metadata *_metadata,
@@ -586,30 +568,22 @@ static void test_longterm(struct __test_metadata *_metadata,
 		.size = bytes(NR),
 		.flags = pin_flags,
 	};
-	char *seen = malloc(bytes(NR)), *now;
+	char *seen = malloc(bytes(NR));
 	__u64 seen_addr = (unsigned long)seen;
 
 	ASSERT_NE(seen, NULL);
 	ASSERT_EQ(ioctl(self->fd, PIN_LONGTERM_TEST_START, &args), 0);
-	now = move_pinned(_metadata, self, flags);
-	TH_LOG("pinned pages were %s", now == self->to ? "moved" : "refused");
+	move_pinned(_metadata, self, flags);
 
 	/* The pin sees what is written at the new place. */
-	fill(now, NR, 2);
-	EXPECT_TRUE(same_slots(&self->arena, now, NR, self->slots));
+	fill(self->to, NR, 2);
+	EXPECT_TRUE(same_slots(&self->arena, self->to, NR, self->slots));
 	ASSERT_EQ(ioctl(self->fd, PIN_LONGTERM_TEST_READ, &seen_addr), 0);
 	EXPECT_TRUE(intact(seen, NR, 2));
 	ASSERT_EQ(ioctl(self->fd, PIN_LONGTERM_TEST_STOP), 0);
 
-	EXPECT_TRUE(healthy(&self->arena, now, NR, 2));
-	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
-
-	/* Without the pin there is no reason left to refuse. */
-	if (now == self->to)
-		ASSERT_EQ(relocate(self->to, NR, MUST, self->ptr), self->ptr);
-	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
 	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 2));
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 	free(seen);
 }
 
@@ -641,7 +615,7 @@ TEST_F(pinned, longterm_read_only)
 TEST_F(pinned, vmsplice)
 {
 	struct iovec vec = { .iov_base = self->ptr, .iov_len = bytes(NR) };
-	char *seen = malloc(bytes(NR)), *now;
+	char *seen = malloc(bytes(NR));
 	size_t len = 0;
 	int fds[2];
 
@@ -649,8 +623,8 @@ TEST_F(pinned, vmsplice)
 	ASSERT_EQ(pipe(fds), 0);
 	ASSERT_GE(fcntl(fds[1], F_SETPIPE_SZ, bytes(2 * NR)), (int)bytes(NR));
 	ASSERT_EQ(vmsplice(fds[1], &vec, 1, 0), (ssize_t)bytes(NR));
-	now = move_pinned(_metadata, self, variant->flags);
-	fill(now, NR, 2);
+	move_pinned(_metadata, self, variant->flags);
+	fill(self->to, NR, 2);
 	while (len < bytes(NR)) {
 		ssize_t ret = read(fds[0], seen + len, bytes(NR) - len);
 
@@ -660,7 +634,7 @@ TEST_F(pinned, vmsplice)
 	EXPECT_TRUE(intact(seen, NR, 2));
 	close(fds[0]);
 	close(fds[1]);
-	EXPECT_TRUE(healthy(&self->arena, now, NR, 2));
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 2));
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 	free(seen);
 }
@@ -702,32 +676,23 @@ TEST_F(pinned, gup_fast_in_a_loop)
 		.ptr = { self->ptr, self->to },
 		.fd = self->fd,
 	};
-	int i, refused = 0;
-	char *now = self->ptr;
+	int i;
 
 	if (self->fd < 0)
 		SKIP(return, "no /sys/kernel/debug/gup_test");
 	ASSERT_EQ(pthread_create(&loop.thread, NULL, gup_loop, &loop), 0);
-	for (i = 0; i < 200; i++) {
-		char *next = now == self->ptr ? self->to : self->ptr;
-
+	for (i = 0; i < 100; i++) {
 		while (__atomic_load_n(&loop.rounds, __ATOMIC_ACQUIRE) < (unsigned long)i)
 			sched_yield();
-		if (relocate(now, NR, variant->flags, next) == next) {
-			now = next;
-			continue;
-		}
-		ASSERT_EQ(errno, EFAULT);
-		ASSERT_TRUE(variant->flags & MUST);
-		refused++;
+		ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+		ASSERT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+		ASSERT_EQ(relocate(self->to, NR, variant->flags, self->ptr), self->ptr);
 	}
 	__atomic_store_n(&loop.stop, true, __ATOMIC_RELEASE);
 	pthread_join(loop.thread, NULL);
-	TH_LOG("%d of 200 moves refused, %lu rounds of pins", refused, loop.rounds);
+	TH_LOG("%lu rounds of pins during 200 moves", loop.rounds);
 
-	EXPECT_TRUE(healthy(&self->arena, now, NR, 1));
-	if (now == self->to)
-		ASSERT_EQ(relocate(now, NR, MUST, self->ptr), self->ptr);
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
 	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), self->to);
 	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
 	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 1));
@@ -751,7 +716,7 @@ static int one_request(struct io_uring *ring)
 TEST_F(pinned, io_uring_buffer)
 {
 	struct iovec vec = { .iov_base = self->ptr, .iov_len = bytes(NR) };
-	char *data = malloc(bytes(NR)), *now;
+	char *data = malloc(bytes(NR));
 	struct io_uring ring;
 	int file;
 
@@ -765,17 +730,16 @@ TEST_F(pinned, io_uring_buffer)
 	if (io_uring_register_buffers(&ring, &vec, 1))
 		SKIP(return, "cannot register a buffer");
 
-	now = move_pinned(_metadata, self, variant->flags);
-	TH_LOG("pinned pages were %s", now == self->to ? "moved" : "refused");
+	move_pinned(_metadata, self, variant->flags);
 
 	/* The ring reads into the pages that it was given, wherever they are. */
 	io_uring_prep_read_fixed(io_uring_get_sqe(&ring), file, self->ptr,
 				 bytes(NR), 0, 0);
 	ASSERT_EQ(one_request(&ring), (int)bytes(NR));
-	EXPECT_TRUE(intact(now, NR, 3));
+	EXPECT_TRUE(intact(self->to, NR, 3));
 
 	/* And writes from them. */
-	fill(now, NR, 4);
+	fill(self->to, NR, 4);
 	io_uring_prep_write_fixed(io_uring_get_sqe(&ring), file, self->ptr,
 				  bytes(NR), 0, 0);
 	ASSERT_EQ(one_request(&ring), (int)bytes(NR));
@@ -784,10 +748,8 @@ TEST_F(pinned, io_uring_buffer)
 
 	ASSERT_EQ(io_uring_unregister_buffers(&ring), 0);
 	io_uring_queue_exit(&ring);
-	EXPECT_TRUE(intact(now, NR, 4));
-	if (now == self->to)
-		ASSERT_EQ(relocate(now, NR, MUST, self->ptr), self->ptr);
-	EXPECT_TRUE(intact(self->ptr, NR, 4));
+	EXPECT_TRUE(intact(self->to, NR, 4));
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 	free(data);
 	close(file);
 }

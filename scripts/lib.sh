@@ -65,7 +65,8 @@ while [ "$_n" -gt 0 ]; do
 	set -- "$@" "$_arg"
 done
 
-BASE=${BASE:-7.3}
+DEFAULT_BASE=7.3
+BASE=${BASE:-$DEFAULT_BASE}
 export BASE
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mremap-relocate
 BUILD=$ROOT/build/$BASE
@@ -85,12 +86,17 @@ else
 fi
 
 # Ctrl-C goes to the whole process group: whatever runs ends first, then the
-# shell comes here.  Only the outermost script says so.
-if [ -z "${RUN_NESTED:-}" ]; then
-	trap 'say; say "interrupted; run the same command again to go on"; exit 130' INT
-else
-	trap 'exit 130' INT
-fi
+# shell comes here.  Only the outermost script says so.  (Inside a function
+# whose output is redirected, so is the handler's: hence 8.)
+exec 8>&2
+_tick=
+_interrupted() {
+	[ -z "$_tick" ] || kill "$_tick" 2>/dev/null
+	[ -n "$1" ] || printf '\n%s\n' \
+		"interrupted; run the same command again to go on" >&8
+	exit 130
+}
+trap "_interrupted '${RUN_NESTED:-}'" INT
 RUN_NESTED=1
 export RUN_NESTED
 
@@ -152,12 +158,13 @@ long() {
 	mkdir -p "$(dirname "$_log")"
 	: >"$_log" || die "cannot write $_log"
 	_start=$(date +%s)
-	_ticker "$$" 9>&- &
+	_ticker "$$" 8>&- 9>&- &
 	_tick=$!
 	_rc=0
 	"$@" >"$_log" 2>&1 </dev/null || _rc=$?
 	kill "$_tick" 2>/dev/null || :
 	wait "$_tick" 2>/dev/null || :
+	_tick=
 	[ ! -t 2 ] || printf '\r\033[K' >&2
 	if [ "$_rc" = 0 ]; then
 		say "[$(_elapsed)] $_what: done"
@@ -191,7 +198,7 @@ _ticker() {
 	_step=30
 	[ ! -t 2 ] || _step=1
 	_s=0
-	while sleep 1 >/dev/null 2>&1 && kill -0 "$1" 2>/dev/null; do
+	while sleep 1 >/dev/null 2>&1 && [ -e "/proc/$1/exe" ]; do
 		_s=$((_s + 1))
 		[ $((_s % _step)) = 0 ] || continue
 		_last=$(tail -c 500 "$_log" | tr '\r\t' '\n ' | tr -cd '[:print:]\n' |
@@ -228,4 +235,17 @@ series_lines() {
 	     /^[^ \t]/ && line != "" { print line; line = "" }
 	     { $1 = $1; line = line (line == "" ? "" : " ") $0 }
 	     END { if (line != "") print line }' "${1:-$SERIES/series}"
+}
+
+# What a suite counts.  finish NAME prints the line that scripts/test reads.
+passed=0
+failed=0
+skipped=0
+pass() { passed=$((passed + 1)); echo "ok - $*"; }
+fail() { failed=$((failed + 1)); echo "not ok - $*"; }
+skip() { skipped=$((skipped + 1)); echo "skip - $*"; }
+finish() {
+	echo "$1: $passed passed, $failed failed, $skipped skipped"
+	[ "$failed" = 0 ]
+	exit
 }

@@ -237,6 +237,11 @@ series_lines() {
 	     END { if (line != "") print line }' "${1:-$SERIES/series}"
 }
 
+# The mode of a file of ours, as git writes it
+file_mode() {
+	if [ -x "$1" ]; then echo 100755; else echo 100644; fi
+}
+
 # What a suite counts.  finish NAME prints the line that scripts/test reads.
 passed=0
 failed=0

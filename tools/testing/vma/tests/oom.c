@@ -97,7 +97,7 @@ struct oom_mm {
 
 struct oom_vma_state {
 	const struct vm_area_struct *vma;
-	unsigned long start, end, pgoff;
+	unsigned long start, end, pgoff, anon_pgoff;
 	vm_flags_t flags;
 	bool file;
 	const void *ops;
@@ -146,13 +146,18 @@ static void oom_init_vma(struct vm_area_struct *vma, unsigned long start,
 			 unsigned long end, unsigned long pgoff,
 			 vm_flags_t flags)
 {
-	vma_set_range(vma, start, end, pgoff);
-	vma->__vm_flags = flags;
+	vma_set_range(vma, start, end, pgoff, pgoff);
+	vm_flags_init(vma, flags);
 }
 
 static void oom_set_flags(struct vm_area_struct *vma, vm_flags_t flags)
 {
-	vma->__vm_flags = flags;
+	vm_flags_reset(vma, flags);
+}
+
+static unsigned long oom_anon_pgoff(const struct vm_area_struct *vma)
+{
+	return vma_start_anon_pgoff(vma);
 }
 
 static struct vm_area_struct *
@@ -160,16 +165,18 @@ oom_modify(struct vma_iterator *vmi, struct vm_area_struct *prev,
 	   struct vm_area_struct *vma, unsigned long start, unsigned long end,
 	   bool give_up)
 {
+	vma_flags_t flags = legacy_to_vma_flags(OOM_FLAGS);
 	struct vm_userfaultfd_ctx ctx = {};
 
-	return vma_modify_flags_uffd(vmi, prev, vma, start, end, OOM_FLAGS, ctx,
+	return vma_modify_flags_uffd(vmi, prev, vma, start, end, &flags, ctx,
 				     give_up);
 }
 
 static void oom_init_vmg(struct oom_mm *m, unsigned long start,
 			 unsigned long end, unsigned long pgoff)
 {
-	VMG_STATE(vmg, &m->mm, &m->vmi, start, end, OOM_FLAGS, pgoff);
+	VMG_STATE(vmg, &m->mm, &m->vmi, start, end,
+		  legacy_to_vma_flags(OOM_FLAGS), pgoff, pgoff);
 
 	m->vmg = vmg;
 }
@@ -177,26 +184,27 @@ static void oom_init_vmg(struct oom_mm *m, unsigned long start,
 static void oom_vmg_set_existing(struct vma_merge_struct *vmg,
 				 struct vm_area_struct *vma)
 {
-	vmg->vma = vma;
+	vmg->middle = vma;
 }
 
 static void oom_vmg_set_target(struct vma_merge_struct *vmg,
 			       struct vm_area_struct *vma)
 {
-	vmg->vma = vma;
+	vmg->target = vma;
 }
 
 static void oom_vmg_set_just_expand(struct vma_merge_struct *vmg)
 {
-	vmg->merge_flags = VMG_FLAG_JUST_EXPAND;
+	vmg->just_expand = true;
 }
 
 static bool oom_same_request(const struct vma_merge_struct *a,
 			     const struct vma_merge_struct *b)
 {
 	return a->start == b->start && a->end == b->end &&
-	       a->pgoff == b->pgoff && a->prev == b->prev &&
-	       a->vma == b->vma && a->next == b->next;
+	       a->pgoff == b->pgoff && a->anon_pgoff == b->anon_pgoff &&
+	       a->prev == b->prev && a->middle == b->middle &&
+	       a->next == b->next && a->target == b->target;
 }
 
 static struct vm_area_struct *oom_copy(struct vm_area_struct *vma,
@@ -204,7 +212,8 @@ static struct vm_area_struct *oom_copy(struct vm_area_struct *vma,
 {
 	bool need_rmap_locks;
 
-	return copy_vma(&vma, addr, len, vma->vm_pgoff, &need_rmap_locks);
+	return copy_vma(&vma, addr, len, vma->vm_pgoff, oom_anon_pgoff(vma),
+			&need_rmap_locks, /* keep_source= */false);
 }
 
 /* Making and unmaking of address spaces. */
@@ -251,7 +260,7 @@ static void oom_remove(struct oom_mm *m, struct vm_area_struct *vma)
 	vma_iter_set(&m->vmi, vma->vm_start);
 	vma_iter_load(&m->vmi);
 	vma_iter_clear_gfp(&m->vmi, vma->vm_start, vma->vm_end, GFP_KERNEL);
-	vma_mark_detached(vma, true);
+	vma_mark_detached(vma);
 	m->mm.map_count--;
 
 	oom.active = true;
@@ -272,6 +281,7 @@ static void oom_teardown(struct oom_mm *m)
 	vma_iter_set(&m->vmi, 0);
 	for_each_vma(m->vmi, vma) {
 		oom_unlink_chain(vma);
+		vma_mark_detached(vma);
 		vm_area_free(vma);
 	}
 	mtree_destroy(&m->mm.mm_mt);
@@ -378,6 +388,7 @@ static bool oom_look(struct oom_mm *m, struct oom_state *state)
 		v->start = vma->vm_start;
 		v->end = vma->vm_end;
 		v->pgoff = vma->vm_pgoff;
+		v->anon_pgoff = oom_anon_pgoff(vma);
 		v->flags = vma->vm_flags;
 		v->file = !!vma->vm_file;
 		v->ops = vma->vm_ops;
@@ -421,8 +432,9 @@ static bool oom_same_vma(const struct oom_vma_state *a,
 			 const struct oom_vma_state *b)
 {
 	return a->start == b->start && a->end == b->end &&
-	       a->pgoff == b->pgoff && a->flags == b->flags &&
-	       a->file == b->file && a->ops == b->ops && a->anon == b->anon &&
+	       a->pgoff == b->pgoff && a->anon_pgoff == b->anon_pgoff &&
+	       a->flags == b->flags && a->file == b->file &&
+	       a->ops == b->ops && a->anon == b->anon &&
 	       a->nr_chain == b->nr_chain &&
 	       !memcmp(a->chain, b->chain, sizeof(a->chain));
 }
@@ -468,6 +480,7 @@ static void oom_undo_split(struct oom_state *state, unsigned long addr)
 		joint.end = b->end;
 		joint.start = b->start;
 		joint.pgoff += (a->end - a->start) >> PAGE_SHIFT;
+		joint.anon_pgoff += (a->end - a->start) >> PAGE_SHIFT;
 		if (!oom_same_vma(&joint, b))
 			continue;
 
@@ -1000,15 +1013,6 @@ static bool test_oom_give_up_split(void)
 	return true;
 }
 
-#define TEST(name)							\
-	do {								\
-		(*num_tests)++;						\
-		if (!test_##name()) {					\
-			(*num_fail)++;					\
-			fprintf(stderr, "Test " #name " FAILED\n");	\
-		}							\
-	} while (0)
-
 static void run_oom_tests(int *num_tests, int *num_fail)
 {
 	TEST(oom_modify);
@@ -1023,5 +1027,3 @@ static void run_oom_tests(int *num_tests, int *num_fail)
 	printf("oom: %lu shapes, %lu pairs of a shape and a failing allocation tried.\n",
 	       oom_nr_shapes, oom_nr_pairs);
 }
-
-#undef TEST

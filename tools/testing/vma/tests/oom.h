@@ -107,11 +107,11 @@ static inline void oom_mpol_put(struct mempolicy *policy)
 	mpol_put(policy);
 }
 
-static inline void oom_get_file(struct file *file)
+static inline struct file *oom_get_file(struct file *file)
 {
 	if (oom.active)
 		oom.nr_files++;
-	get_file(file);
+	return get_file(file);
 }
 
 static inline void oom_fput(struct file *file)
@@ -167,22 +167,14 @@ static inline void oom_unlink_anon_vmas(struct vm_area_struct *vma)
 	vma->anon_vma = NULL;
 }
 
-static inline void oom_anon_vma_merge(struct vm_area_struct *vma,
-				      struct vm_area_struct *next)
-{
-	if (oom.active)
-		oom_unlink_anon_vmas(next);
-	else
-		anon_vma_merge(vma, next);
-}
-
 static inline int oom_anon_vma_clone(struct vm_area_struct *dst,
-				     struct vm_area_struct *src)
+				     struct vm_area_struct *src,
+				     enum vma_operation operation)
 {
 	struct anon_vma_chain *avc;
 
 	if (!oom.active)
-		return anon_vma_clone(dst, src);
+		return anon_vma_clone(dst, src, operation);
 
 	if (!src->anon_vma)
 		return 0;
@@ -211,7 +203,6 @@ static inline int oom_anon_vma_clone(struct vm_area_struct *dst,
 #define vma_close oom_vma_close
 #define anon_vma_clone oom_anon_vma_clone
 #define unlink_anon_vmas oom_unlink_anon_vmas
-#define anon_vma_merge oom_anon_vma_merge
 
 /* A warning that a test asks for is not one that it prints. */
 #define OOM_WARN_ON(_expr)						\
@@ -226,5 +217,11 @@ static inline int oom_anon_vma_clone(struct vm_area_struct *dst,
 
 #undef VM_WARN_ON
 #define VM_WARN_ON(_expr) OOM_WARN_ON(_expr)
+#undef VM_WARN_ON_VMG
+#define VM_WARN_ON_VMG(_expr, _vmg)					\
+	do {								\
+		(void)(_vmg);						\
+		OOM_WARN_ON(_expr);					\
+	} while (0)
 
 #endif	/* _TESTS_OOM_H */

@@ -60,6 +60,8 @@
 /* The most blocks that act two moves before it declares the limit too far. */
 #define MAX_LIMIT		200000
 
+#define DEFAULT_LIMIT		65530
+
 enum { EXIT_HELD, EXIT_BROKEN, EXIT_TROUBLE, EXIT_NO_FLAG };
 
 enum slab { SLAB_VMA, SLAB_ANON_VMA, SLAB_AVC, NR_SLABS };
@@ -587,8 +589,11 @@ static bool act_two(long want_limit, struct result **plain,
 
 	*plain = NULL;
 	*flagged = NULL;
-	if (limit <= 0)
-		trouble("cannot read %s", MAX_MAP_COUNT);
+	if (limit <= 0) {
+		/* Built without sysctl: then it is what it always was. */
+		limit = DEFAULT_LIMIT;
+		want_limit = 0;
+	}
 
 	if (want_limit > 0 && want_limit < limit) {
 		saved_limit = limit;

@@ -146,7 +146,7 @@ TEST_F(shared, both_are_found)
 	pid_t pid;
 
 	if (nr_nodes() < 2)
-		SKIP(return, "only one node has memory");
+		SKIP(return, "no second node to migrate to");
 
 	map_left(self);
 	pid = fork_child(&self->arena);
@@ -181,7 +181,6 @@ TEST_F(shared, parent_wrote)
 {
 	pid_t pid;
 
-	map_left(self);
 	pid = fork_child(&self->arena);
 	if (!pid) {
 		wait_for_parent(&self->step);
@@ -191,6 +190,7 @@ TEST_F(shared, parent_wrote)
 		_exit(0);
 	}
 
+	map_left(self);
 	fill(self->ptr, NR, 2);
 	expect_relocated(_metadata, self, self->ptr);
 	EXPECT_HEALTHY(self->to, 2);
@@ -455,7 +455,6 @@ TEST_F(shared, child_wrote_what_was_swapped_out)
 	if (!can_swap())
 		SKIP(return, "no swap");
 
-	map_left(self);
 	ASSERT_EQ(pageout(&self->arena, self->ptr, NR, NR), NR);
 	pid = fork_child(&self->arena);
 	if (!pid) {
@@ -467,6 +466,7 @@ TEST_F(shared, child_wrote_what_was_swapped_out)
 	}
 
 	wait_for_child(&self->step);
+	map_left(self);
 	expect_relocated(_metadata, self, self->ptr);
 	EXPECT_HEALTHY(self->to, 1);
 	tell_child(&self->step);

@@ -475,9 +475,16 @@ bool can_swap(void)
 	return meminfo_kb("SwapFree") >= 64 * 1024;
 }
 
+static long sys_move_pages(unsigned long nr, void **pages, const int *to,
+			   int *status, int flags)
+{
+	return syscall(__NR_move_pages, 0, nr, pages, to, status, flags);
+}
+
 /* The nodes that have memory. */
 static int nodes[MAX_NODES], nr_known_nodes;
 
+/* Without move_pages(), there is nothing to be done with a second node. */
 int nr_nodes(void)
 {
 	int first, last, len = 0, node;
@@ -487,6 +494,8 @@ int nr_nodes(void)
 		return nr_known_nodes;
 
 	nr_known_nodes = 1;
+	if (sys_move_pages(0, NULL, NULL, NULL, MPOL_MF_MOVE))
+		return nr_known_nodes;
 	if (!read_file("/sys/devices/system/node/has_memory", buf, sizeof(buf)))
 		return nr_known_nodes;
 
@@ -504,12 +513,6 @@ int nr_nodes(void)
 			ptr++;
 	}
 	return nr_known_nodes;
-}
-
-static long sys_move_pages(unsigned long nr, void **pages, const int *to,
-			   int *status, int flags)
-{
-	return syscall(__NR_move_pages, 0, nr, pages, to, status, flags);
 }
 
 /* The index, among the nodes that have memory, of the page's node. */
@@ -580,21 +583,40 @@ size_t migrate_shared(void *ptr, size_t nr, int node_index)
 	return do_migrate(ptr, nr, node_index, MPOL_MF_MOVE_ALL);
 }
 
-/* Reclaim until 'want' slots hold a swap entry. Returns how many do. */
+/*
+ * Reclaim until 'want' slots hold a swap entry. Returns how many do. What was
+ * swapped in a moment ago may still be on its way out, to a disk that is slow.
+ */
 size_t pageout(struct arena *arena, void *ptr, size_t nr, size_t want)
 {
 	size_t swapped = 0;
 	int try;
 
-	for (try = 0; try < PATIENCE; try++) {
+	for (try = 0; try < 10 * PATIENCE; try++) {
 		if (madvise(ptr, bytes(nr), MADV_PAGEOUT))
 			ksft_exit_fail_perror("MADV_PAGEOUT");
 		swapped = nr_swapped(arena, ptr, nr);
 		if (swapped >= want)
 			break;
-		sched_yield();
+		usleep(5000);
 	}
 	return swapped;
+}
+
+/* What keeps a page that should have been reclaimed? */
+static void print_present(struct arena *arena, char *ptr, size_t nr)
+{
+	size_t i;
+
+	for (i = 0; i < nr; i++) {
+		if (!nr_present(arena, ptr + bytes(i), 1))
+			continue;
+		ksft_print_msg("page %zu of %zu has flags %llx, folio of %zu\n",
+			       i, nr,
+			       (unsigned long long)page_flags(arena, ptr + bytes(i)),
+			       folio_pages(arena, ptr + bytes(i)));
+		return;
+	}
 }
 
 bool healthy_from(struct arena *arena, char *ptr, size_t nr,
@@ -628,6 +650,7 @@ bool healthy_from(struct arena *arena, char *ptr, size_t nr,
 		if (done != nr) {
 			ksft_print_msg("reclaimed only %zu of %zu pages\n",
 				       done, nr);
+			print_present(arena, ptr, nr);
 			return false;
 		}
 		if (!intact_from(ptr, nr, seed, first)) {

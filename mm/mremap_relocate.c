@@ -280,9 +280,9 @@ again:
 			if (pte_swp_exclusive(pte) ||
 			    swap_entry_sole_user(softleaf_from_pte(pte)))
 				continue;
-			/* Someone has read it in just now? */
-			err = swap_cache_has_folio(softleaf_from_pte(pte)) ?
-				-EAGAIN : -EFAULT;
+			/* With one user, it has just been read in. */
+			err = swp_swapcount(softleaf_from_pte(pte)) > 1 ?
+				-EFAULT : -EAGAIN;
 			goto unlock;
 		case SLOT_OTHER:
 			err = -EFAULT;
@@ -411,6 +411,8 @@ static int check_range(struct source *src)
 		next = pmd_addr_end(addr, src->end);
 		do {
 			cond_resched();
+			if (fatal_signal_pending(current))
+				return -EINTR;
 			err = check_pmd(src, pmd, addr, next);
 		} while (err == -EAGAIN);
 		if (err)
@@ -428,7 +430,8 @@ static int check_range(struct source *src)
  * The mmap write lock must be held; @vma is write-locked here, and the answer
  * stands for as long as both are. Sleeps: waits for locked folios and for
  * migration, un-shares KSM pages, and splits the large folios that are only
- * partly in the range (but none if there is something to refuse anyway).
+ * partly in the range, after everything else has been found to be fine. A split
+ * that fails, as the folio is pinned or under writeback, is a refusal too.
  *
  * Returns: 0 if they can, -EFAULT if some cannot, -EINTR if a fatal signal is
  * pending, or an error of KSM.
@@ -486,7 +489,7 @@ static bool keeps_leaf(pmd_t *old_pmd, unsigned long extent)
 	return extent == PMD_SIZE && pmd_is_huge(*old_pmd);
 }
 
-/* There can be fewer of them later, never more. */
+/* How many of them? A leaf that is just being changed may be missed. */
 static unsigned long count_kept_leaves(struct pagetable_move_control *pmc)
 {
 	unsigned long addr, extent, nr = 0;
@@ -536,7 +539,9 @@ int relocate_alloc_tables(struct pagetable_move_control *pmc,
 		new_pmd = alloc_new_pmd(mm, new_place(pmc, addr));
 		if (!new_pmd)
 			goto nomem;
-		if (!keeps_leaf(old_pmd, extent)) {
+		/* One that was missed is split and moved by its PTEs. */
+		if (!keeps_leaf(old_pmd, extent) ||
+		    tables->nr_spare == max_spare) {
 			if (pte_alloc(mm, new_pmd))
 				goto nomem;
 			continue;

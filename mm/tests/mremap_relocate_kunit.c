@@ -426,6 +426,7 @@ static void relocate_small(struct kunit *test)
 	map_pages(test, ARENA, 8);
 	fill_pages(test, ARENA, 4, 1);
 	KUNIT_ASSERT_EQ(test, 0, get_user(val, (u32 __user *)(ARENA + PAGES(6))));
+	KUNIT_EXPECT_EQ(test, 0, val);
 	expect_home(test, ARENA, 8, 4);
 	old_anon_vma = anon_vma_at(ARENA);
 	pgtables = mm_pgtables_bytes(current->mm);

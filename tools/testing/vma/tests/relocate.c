@@ -540,6 +540,33 @@ static bool test_relocate_copy_merges(void)
 	return true;
 }
 
+/*
+ * Back into the middle of a VMA, whose middle will be unmapped first:
+ *
+ *	     SRC                 PREV
+ *	|--A--|--B--|  -->  |-----|<-A->|<-B->|-----|
+ */
+static bool test_relocate_copy_merges_into(void)
+{
+	const unsigned long addr = RELOCATE_PREV + PAGE_SIZE;
+	struct relocate_vma src, prev;
+	struct vm_area_struct *vma;
+	struct mm_struct mm = {};
+
+	vma = relocate_map(&mm, &src, RELOCATE_SRC, addr >> PAGE_SHIFT,
+			   RELOCATE_FAULTED, relocate_flags());
+	relocate_map_home(&mm, &prev, RELOCATE_PREV, RELOCATE_FAULTED);
+	ASSERT_FALSE(vma_copy_merges(vma, RELOCATE_SRC, addr, 2 * PAGE_SIZE));
+
+	prev.vma->anon_vma = vma->anon_vma;
+	ASSERT_TRUE(vma_copy_merges(vma, RELOCATE_SRC, addr, 2 * PAGE_SIZE));
+	ASSERT_FALSE(vma_copy_merges(vma, RELOCATE_SRC + PAGE_SIZE, addr,
+				     2 * PAGE_SIZE));
+
+	relocate_unmap_all(&mm);
+	return true;
+}
+
 static void run_relocate_tests(int *num_tests, int *num_fail)
 {
 	TEST(relocate_neighbours);
@@ -552,4 +579,5 @@ static void run_relocate_tests(int *num_tests, int *num_fail)
 	TEST(relocate_nomem);
 	TEST(relocate_uffd);
 	TEST(relocate_copy_merges);
+	TEST(relocate_copy_merges_into);
 }

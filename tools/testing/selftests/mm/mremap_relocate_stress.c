@@ -6,9 +6,9 @@
  * shadow of the layout, so that a page lost, swapped or stale is noticed. The
  * work is bounded by counts, not by time.
  *
- *	arena (PROT_NONE)
- *	|---|AAAA|----|BB|---|CCCCCCC|--------|D|---|
- *	      |________________________^  mremap(RELOCATE) of any part
+ *	arena, all of it mapped; what has moved away is mapped anew, empty
+ *	|---AAAA----------BB------CCCCCCC--------D---|
+ *	     |______________^  mremap(RELOCATE) of any part
  */
 #define _GNU_SOURCE
 #include <errno.h>

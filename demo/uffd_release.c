@@ -15,8 +15,11 @@
  * - the last close() has nobody to report an error to. It must release all
  *   chunks. If they cannot merge then they do not: give_up_on_oom;
  * - UFFDIO_UNREGISTER of whole chunks is the same, and has to work as well;
- * - UFFDIO_UNREGISTER and mprotect() of half a chunk may fail with ENOMEM, for
- *   that takes a split. They must not do it to the other half, though.
+ * - UFFDIO_UNREGISTER of half a chunk may fail with ENOMEM, for that takes a
+ *   split or a merge with the next chunk. It must not do it to the other half,
+ *   though;
+ * - mprotect() is the same for half a chunk that is set apart by its protection
+ *   instead.
  *
  * The exit status says what came of it:
  *
@@ -53,7 +56,7 @@ static unsigned long page_size;
 static char *area;
 static int uffd, nth_fd;
 
-/* The chunk of which half is to be changed: one that is registered. */
+/* The chunk of which half is to be changed: one that is set apart. */
 static int half_chunk;
 
 static void trouble(const char *what)
@@ -102,32 +105,31 @@ static bool has_failed(void)
 	return atoi(buf) == 0;
 }
 
-/* What /proc has to say about each page. */
-struct page_state {
-	bool uffd, writable;
-};
-
-static int look(struct page_state *pages)
+/*
+ * Which pages are set apart, by a userfaultfd or by their protection? Returns
+ * the number of VMAs.
+ */
+static int look(bool *apart)
 {
 	const unsigned long first = (unsigned long)area;
 	unsigned long start = 0, end = 0, from, to, addr;
 	FILE *f = fopen("/proc/self/smaps", "r");
+	char line[4096], perm[5] = "";
 	bool inside = false;
-	char line[4096], perm[5];
 	int nr = 0;
 
 	if (!f)
 		trouble("/proc/self/smaps");
-	memset(pages, 0, NR_PAGES * sizeof(*pages));
+	memset(apart, 0, NR_PAGES * sizeof(*apart));
 
 	while (fgets(line, sizeof(line), f)) {
-		const char *flags;
-		bool with_uffd;
+		char seen[5];
 
 		/* Not into start and end: other lines begin with A, too. */
-		if (sscanf(line, "%lx-%lx %4s ", &from, &to, perm) == 3) {
+		if (sscanf(line, "%lx-%lx %4s ", &from, &to, seen) == 3) {
 			start = from;
 			end = to;
+			memcpy(perm, seen, sizeof(perm));
 			inside = start < first + NR_PAGES * page_size &&
 				 end > first;
 			nr += inside;
@@ -135,23 +137,16 @@ static int look(struct page_state *pages)
 		}
 		if (!inside || strncmp(line, "VmFlags:", 8))
 			continue;
-
-		flags = line + 8;
-		with_uffd = strstr(flags, " um") || strstr(flags, " uw");
-		for (addr = start; addr < end; addr += page_size) {
-			unsigned long i = (addr - first) / page_size;
-
-			if (addr >= first && i < NR_PAGES) {
-				pages[i].uffd = with_uffd;
-				pages[i].writable = perm[1] == 'w';
-			}
-		}
+		if (perm[1] == 'w' && !strstr(line, " um"))
+			continue;
+		for (addr = start; addr < end; addr += page_size)
+			apart[(addr - first) / page_size] = true;
 	}
 	fclose(f);
 	return nr;
 }
 
-static int do_register(int fd, int page, int nr)
+static int do_register(int page, int nr)
 {
 	struct uffdio_register reg = {
 		.range.start = (unsigned long)area + page * page_size,
@@ -159,7 +154,7 @@ static int do_register(int fd, int page, int nr)
 		.mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
 
-	return ioctl(fd, UFFDIO_REGISTER, &reg);
+	return ioctl(uffd, UFFDIO_REGISTER, &reg);
 }
 
 static int do_unregister(int page, int nr)
@@ -172,10 +167,15 @@ static int do_unregister(int page, int nr)
 	return ioctl(uffd, UFFDIO_UNREGISTER, &range);
 }
 
-static void make_area(void)
+static int do_protect(int page, int nr, int prot)
+{
+	return mprotect(area + page * page_size, nr * page_size, prot);
+}
+
+static void make_area(bool protect)
 {
 	struct uffdio_api api = { .api = UFFD_API };
-	int i;
+	int i, ret;
 
 	if (mmap(area, NR_PAGES * page_size, PROT_READ | PROT_WRITE,
 		 MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
@@ -187,9 +187,12 @@ static void make_area(void)
 	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
 		trouble("userfaultfd");
-	for (i = 1; i < NR_CHUNKS; i += 2)
-		if (do_register(uffd, i * CHUNK_PAGES, CHUNK_PAGES))
-			trouble("UFFDIO_REGISTER");
+	for (i = CHUNK_PAGES; i < NR_PAGES; i += 2 * CHUNK_PAGES) {
+		ret = protect ? do_protect(i, CHUNK_PAGES, PROT_READ) :
+				do_register(i, CHUNK_PAGES);
+		if (ret)
+			trouble("cannot set a chunk apart");
+	}
 }
 
 /* The ways to leave, each with what it is about. */
@@ -215,8 +218,8 @@ static int half_unregister(void)
 
 static int half_mprotect(void)
 {
-	return mprotect(area + (half_chunk * CHUNK_PAGES + CHUNK_PAGES / 2) *
-			page_size, CHUNK_PAGES / 2 * page_size, PROT_READ);
+	return do_protect(half_chunk * CHUNK_PAGES + CHUNK_PAGES / 2,
+			  CHUNK_PAGES / 2, PROT_READ | PROT_WRITE);
 }
 
 static bool in_half(int page)
@@ -241,76 +244,39 @@ static struct way {
 };
 
 /* Is it what the call has been asked for, or nothing, if it says so? */
-static bool is_right(const struct way *w, bool worked,
-		     const struct page_state *pages)
+static bool is_right(const struct way *w, bool worked, const bool *apart)
 {
 	int i;
 
 	for (i = 0; i < NR_PAGES; i++) {
-		bool with_uffd = i / CHUNK_PAGES % 2;
-		bool writable = true;
+		bool want = i / CHUNK_PAGES % 2;
 
-		if (worked && w->protect)
-			writable = !in_half(i);
-		else if (worked)
-			with_uffd = with_uffd && w->half && !in_half(i);
-
-		if (pages[i].uffd != with_uffd || pages[i].writable != writable)
-			return false;
-		if (area[i * page_size] != mark(i))
+		if (worked)
+			want = want && w->half && !in_half(i);
+		if (apart[i] != want || area[i * page_size] != mark(i))
 			return false;
 	}
 	return true;
 }
 
-/* So that half a chunk merges, what follows it must be like it. */
-static void prepare(const struct way *w)
-{
-	make_area();
-	if (!w->protect)
-		return;
-	if (do_register(uffd, (half_chunk + 1) * CHUNK_PAGES, CHUNK_PAGES) ||
-	    mprotect(area + (half_chunk + 1) * CHUNK_PAGES * page_size,
-		     CHUNK_PAGES * page_size, PROT_READ))
-		trouble("mprotect");
-}
-
-/* See prepare(): the chunk after the half one is registered and read-only. */
-static bool was_right(const struct way *w, bool worked,
-		      struct page_state *pages)
-{
-	int i;
-
-	if (w->protect) {
-		for (i = (half_chunk + 1) * CHUNK_PAGES;
-		     i < (half_chunk + 2) * CHUNK_PAGES; i++) {
-			if (!pages[i].uffd || pages[i].writable)
-				return false;
-			pages[i].uffd = false;
-			pages[i].writable = true;
-		}
-	}
-	return is_right(w, worked, pages);
-}
-
 static void try_all_nth(struct way *w)
 {
-	struct page_state pages[NR_PAGES];
+	bool apart[NR_PAGES];
 	unsigned int nth;
 	bool failed = true;
 	int ret, vmas;
 
 	for (nth = 1; failed && nth <= MAX_NTH; nth++) {
-		prepare(w);
+		make_area(w->protect);
 
 		fail_nth(nth);
 		ret = w->leave();
 		failed = has_failed();
 
-		vmas = look(pages);
+		vmas = look(apart);
 		if (failed) {
 			w->tried++;
-			if (!was_right(w, !ret, pages))
+			if (!is_right(w, !ret, apart))
 				w->wrong++;
 			else if (ret)
 				w->refused++;
@@ -318,7 +284,7 @@ static void try_all_nth(struct way *w)
 				w->worked++;
 			if (vmas > w->vmas)
 				w->vmas = vmas;
-		} else if (ret || !was_right(w, true, pages)) {
+		} else if (ret || !is_right(w, true, apart)) {
 			errno = EINVAL;
 			trouble("it does not even work with memory");
 		}
@@ -370,9 +336,9 @@ int main(void)
 
 	setup();
 	uname(&uts);
-	printf("Linux %s: %d chunks, every other one in a userfaultfd; for each way out, one\n"
-	       "allocation after the other is failed:\n\n", uts.release,
-	       NR_CHUNKS);
+	printf("Linux %s: %d chunks, every other one in a userfaultfd (or read-only, for\n"
+	       "mprotect()); for each way out, one allocation after the other is failed:\n\n",
+	       uts.release, NR_CHUNKS);
 	printf("%-32s %6s %7s %8s %6s %10s\n", "", "failed", "worked", "ENOMEM",
 	       "WRONG", "VMAs left");
 

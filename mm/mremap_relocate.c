@@ -145,6 +145,13 @@ static long slot_page(struct folio *folio, pte_t pte)
 	return swp_offset(entry) - swp_offset(folio->swap);
 }
 
+/* Count the swap entries of a page of a locked folio in the swap cache. */
+static int page_swapcount(struct folio *folio, long page)
+{
+	return swp_swapcount(swp_entry(swp_type(folio->swap),
+				       swp_offset(folio->swap) + page));
+}
+
 /*
  * Count all the mappings and swap entries of a locked folio, whoever has them.
  * One turns into the other only under the folio lock, so none is missed.
@@ -157,8 +164,7 @@ static unsigned int folio_nr_users(struct folio *folio)
 	if (!folio_test_swapcache(folio))
 		return users;
 	for (page = 0; page < folio_nr_pages(folio); page++)
-		users += swp_swapcount(swp_entry(swp_type(folio->swap),
-						 swp_offset(folio->swap) + page));
+		users += page_swapcount(folio, page);
 	return users;
 }
 
@@ -196,13 +202,32 @@ static unsigned int table_nr_users(struct vm_area_struct *vma,
 	return users;
 }
 
-/* A split fails while the folio waits in a per-CPU batch for its LRU list. */
+/*
+ * Take a locked folio that is not mapped out of the swap cache, if the swap
+ * device has all of it and nobody else a reference.
+ */
+static bool drop_swap_cached(struct folio *folio)
+{
+	if (folio_mapped(folio) || !folio_test_swapcache(folio) ||
+	    folio_ref_count(folio) != folio_nr_pages(folio) + 1)
+		return false;
+	/* It is made dirty before the reference goes, see __remove_mapping(). */
+	smp_rmb();
+	if (folio_test_dirty(folio))
+		return false;
+	swap_cache_del_folio(folio);
+	return true;
+}
+
+/*
+ * Split a locked folio, or drop it, which does as well: an anonymous folio that
+ * is not mapped cannot be split.
+ */
 static int split_cut_folio(struct folio *folio)
 {
-	if (!split_folio(folio))
-		return 0;
-	lru_add_drain();
-	return split_folio(folio);
+	if (folio_wait_writeback_killable(folio))
+		return -EINTR;
+	return drop_swap_cached(folio) ? 0 : split_folio(folio);
 }
 
 /*
@@ -242,7 +267,8 @@ static int check_folio(struct source *src, struct folio *folio,
 	 * within this mm: each part can be judged for itself after a split. If
 	 * another mm may have a part of it, the cost is not ours to impose.
 	 */
-	if (nr == 1 || folio_maybe_mapped_shared(folio))
+	if (nr == 1 || folio_maybe_mapped_shared(folio) ||
+	    (folio_test_swapcache(folio) && page_swapcount(folio, page) > 1))
 		return -EFAULT;
 	src->needs_split = true;
 	if (!src->may_split)
@@ -341,7 +367,8 @@ out:
 
 /*
  * Is there nothing below a PMD? It can look so for a moment, while it is being
- * changed under its lock. With the VMA write-locked it never is filled again.
+ * changed under its lock. With the VMA write-locked, only the neighbour that it
+ * shares a page table with can fill it again.
  */
 static bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd)
 {
@@ -430,8 +457,9 @@ static int check_range(struct source *src)
  * The mmap write lock must be held; @vma is write-locked here, and the answer
  * stands for as long as both are. Sleeps: waits for locked folios and for
  * migration, un-shares KSM pages, and splits the large folios that are only
- * partly in the range, after everything else has been found to be fine. A split
- * that fails, as the folio is pinned or under writeback, is a refusal too.
+ * partly in the range, after everything else has been found to be fine, when
+ * it also waits for their writeback. A split that fails, as the folio is
+ * pinned, is a refusal too.
  *
  * Returns: 0 if they can, -EFAULT if some cannot, -EINTR if a fatal signal is
  * pending, or an error of KSM.
@@ -629,7 +657,7 @@ static bool lock_slots(struct pagetable_move_control *pmc, unsigned long addr,
 		pte_unmap_unlock(slots->old_ptep, slots->old_ptl);
 		return false;
 	}
-	/* The mmap write lock means nobody takes the two the other way round. */
+	/* As move_ptes() has it: with mmap_lock, other moves are shut out. */
 	if (slots->new_ptl != slots->old_ptl)
 		spin_lock_nested(slots->new_ptl, SINGLE_DEPTH_NESTING);
 	flush_tlb_batched_pending(mm);
@@ -737,8 +765,11 @@ static unsigned long relocate_ptes(struct pagetable_move_control *pmc,
 	pte_t pte;
 	int i;
 
-	/* relocate_alloc_tables() has seen to the destination. */
-	if (WARN_ON_ONCE(!lock_slots(pmc, addr, &slots)))
+	/*
+	 * relocate_alloc_tables() has seen to the destination, but for what had
+	 * no page table then. If it has one now, that is a neighbour's doing.
+	 */
+	if (!lock_slots(pmc, addr, &slots))
 		return end;
 
 	for (i = 0; addr < end; i++, addr += PAGE_SIZE) {
@@ -749,6 +780,8 @@ static unsigned long relocate_ptes(struct pagetable_move_control *pmc,
 		if (kind == SLOT_MIGRATION)
 			break;
 		if (kind != SLOT_FOLIO) {
+			/* relocate_check() refuses it, and nothing makes it. */
+			VM_WARN_ON_ONCE(kind == SLOT_OTHER);
 			move_slots(pmc, &slots, addr, i, 1, &flush);
 			continue;
 		}

@@ -803,6 +803,29 @@ static void relocate_tables_freed(struct kunit *test)
 	expect_pages(test, ARENA, 8, 1);
 }
 
+static void fault_late(struct vm_area_struct *vma, unsigned long addr)
+{
+	/* All that a fault behind the VMA does to the page table it shares. */
+	VM_WARN_ON_ONCE(pte_alloc(vma->vm_mm, mm_find_pmd(vma->vm_mm, vma->vm_end)));
+}
+
+/*
+ * The end of the source has no page table, and gets none in the destination.
+ * Then one comes into being, since the next VMA is not locked. It warns if that
+ * is not expected.
+ */
+static void relocate_neighbour_faults(struct kunit *test)
+{
+	const unsigned long old = ARENA + PMD_SIZE - PAGES(4);
+	const unsigned long new = ARENA + 4 * PMD_SIZE - PAGES(4);
+
+	map_pages(test, old, 8);
+	fill_pages(test, old, 4, 1);
+	KUNIT_ASSERT_EQ(test, 0, relocate_late(test, old, new, 8, fault_late));
+	expect_home(test, new, 8, 4);
+	expect_pages(test, new, 4, 1);
+}
+
 /* What is not private anonymous memory is not looked at. */
 static void relocate_which_vmas(struct kunit *test)
 {
@@ -837,6 +860,7 @@ static struct kunit_case relocate_test_cases[] = {
 	KUNIT_CASE(relocate_pinned),
 	KUNIT_CASE_PARAM(relocate_waits, waits_gen_params),
 	KUNIT_CASE(relocate_tables_freed),
+	KUNIT_CASE(relocate_neighbour_faults),
 	KUNIT_CASE(relocate_which_vmas),
 	{}
 };

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -31,6 +32,18 @@
 #endif
 #ifndef __NR_mseal
 #define __NR_mseal		462
+#endif
+
+#ifndef UFFD_FEATURE_RWP
+#define UFFD_FEATURE_RWP		BIT_ULL(17)
+#define UFFDIO_REGISTER_MODE_RWP	BIT_ULL(3)
+#define UFFDIO_RWPROTECT_MODE_RWP	BIT_ULL(0)
+struct uffdio_rwprotect {
+	struct uffdio_range range;
+	__u64 mode;
+};
+
+#define UFFDIO_RWPROTECT	_IOWR(UFFDIO, 0x09, struct uffdio_rwprotect)
 #endif
 
 #define MPOL_BIND		2
@@ -406,15 +419,20 @@ FIXTURE_VARIANT_ADD(others, must)
 };
 
 /* ..[AAAA]..[BBBB]....   ->   ..____..[BBBBAAAA].. */
-FIXTURE_SETUP(others)
+static void map_both(FIXTURE_DATA(others) * self)
 {
-	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
-	arena_init(&self->arena, 400, 0);
 	self->left = arena_map(&self->arena, 196, 4);
 	self->ptr = arena_map(&self->arena, 10, NR);
 	self->to = at(&self->arena, 200);
 	fill(self->left, 4, 9);
 	fill(self->ptr, NR, 1);
+}
+
+FIXTURE_SETUP(others)
+{
+	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	arena_init(&self->arena, 400, 0);
+	map_both(self);
 }
 
 FIXTURE_TEARDOWN(others)
@@ -752,15 +770,28 @@ TEST_F(others, stack)
 	EXPECT_TRUE(intact(stack, NR / 4, 1));
 }
 
+static int open_uffd(__u64 features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		return -1;
+	if (ioctl(fd, UFFDIO_API, &api)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
 /* A range that userfaultfd watches for missing pages, with some missing. */
 TEST_F(others, uffd_missing)
 {
-	struct uffdio_api api = { .api = UFFD_API };
 	struct arena *arena = &self->arena;
 	int uffd;
 
-	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+	uffd = open_uffd(0);
+	if (uffd < 0)
 		SKIP(return, "no userfaultfd");
 	ASSERT_EQ(madvise(self->ptr + bytes(8), bytes(8), MADV_DONTNEED), 0);
 	ASSERT_EQ(uffd_register(uffd, self->ptr, bytes(NR), true, false, false), 0);
@@ -777,12 +808,11 @@ TEST_F(others, uffd_missing)
 /* The neighbour is watched, what moves to its side is not: they stay two. */
 TEST_F(others, uffd_neighbour)
 {
-	struct uffdio_api api = { .api = UFFD_API };
 	struct arena *arena = &self->arena;
 	int uffd;
 
-	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+	uffd = open_uffd(0);
+	if (uffd < 0)
 		SKIP(return, "no userfaultfd");
 	ASSERT_EQ(uffd_register(uffd, self->left, bytes(4), true, false, false), 0);
 	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
@@ -794,6 +824,434 @@ TEST_F(others, uffd_neighbour)
 	ASSERT_EQ(relocate(self->to, NR, variant->flags, self->ptr), self->ptr);
 	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
 	expect_merged(_metadata, self, NR);
+}
+
+/* Such a mapping cannot be one of several. All of them stay where they are. */
+TEST_F(others, uffd_one_of_several)
+{
+	struct arena *arena = &self->arena;
+	const size_t half = NR / 2;
+	int uffd;
+
+	uffd = open_uffd(0);
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd");
+	ASSERT_EQ(uffd_register(uffd, self->ptr + bytes(half), bytes(half), true,
+				false, false), 0);
+	ASSERT_EQ(nr_vmas(arena, self->ptr, NR), 2);
+	snapshot_take(&self->snap, arena, self->ptr, NR);
+	EXPECT_EQ(relocate(self->ptr, NR, variant->flags | MUST, self->to),
+		  MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	close(uffd);
+	EXPECT_TRUE(healthy(arena, self->ptr, NR, 1));
+}
+
+static int rwp_register(int uffd, char *ptr, size_t nr)
+{
+	struct uffdio_register reg = {
+		.range = { .start = (unsigned long)ptr, .len = bytes(nr) },
+		.mode = UFFDIO_REGISTER_MODE_RWP,
+	};
+
+	return ioctl(uffd, UFFDIO_REGISTER, &reg);
+}
+
+static int rwp_range(int uffd, char *ptr, size_t nr, bool protect)
+{
+	struct uffdio_rwprotect rwp = {
+		.range = { .start = (unsigned long)ptr, .len = bytes(nr) },
+		.mode = protect ? UFFDIO_RWPROTECT_MODE_RWP : 0,
+	};
+
+	return ioctl(uffd, UFFDIO_RWPROTECT, &rwp);
+}
+
+/*
+ * Read-write protection: no page that is protected can be read or written, but
+ * all are there. Every second page is, some are in swap and some are missing.
+ * An access to a protected page gets an error instead of a message.
+ */
+static int protect_some(struct __test_metadata *_metadata,
+			FIXTURE_DATA(others) * self, __u64 features)
+{
+	int uffd, i;
+
+	uffd = open_uffd(UFFD_FEATURE_RWP | UFFD_FEATURE_SIGBUS | features);
+	if (uffd < 0)
+		return -1;
+	ASSERT_EQ(rwp_register(uffd, self->ptr, NR), 0);
+	if (features & UFFD_FEATURE_EVENT_REMAP)
+		ASSERT_EQ(rwp_register(uffd, self->left, 4), 0);
+	for (i = 0; i < NR; i += 2)
+		ASSERT_EQ(rwp_range(uffd, self->ptr + bytes(i), 1, true), 0);
+	if (can_swap())
+		ASSERT_EQ(pageout(&self->arena, self->ptr, 4, 4), 4);
+	ASSERT_EQ(madvise(self->ptr + bytes(8), bytes(8), MADV_DONTNEED), 0);
+	ASSERT_EQ(count_slots(&self->arena, self->ptr, NR, PM_UFFD_WP,
+			      PM_UFFD_WP), (NR - 8) / 2);
+	ASSERT_TRUE(faults(self->ptr + bytes(16)));
+	ASSERT_FALSE(faults(self->ptr + bytes(17)));
+	return uffd;
+}
+
+/* mremap() waits until the event that it causes has been read. */
+static void *read_remap(void *arg)
+{
+	struct pollfd pollfd = { .fd = *(int *)arg, .events = POLLIN };
+	struct uffd_msg msg;
+	bool ok;
+
+	ok = poll(&pollfd, 1, 10000) == 1 &&
+	     read(pollfd.fd, &msg, sizeof(msg)) == sizeof(msg) &&
+	     msg.event == UFFD_EVENT_REMAP && msg.arg.remap.len == bytes(NR);
+	return ok ? arg : NULL;
+}
+
+/* What can be told of a range from outside, but for which pages it has. */
+struct range_state {
+	__u64 slots[NR];
+	bool faults[NR];
+	bool registered;
+};
+
+/* Protect, move and look. Returns false if there is no such protection. */
+static bool move_protected(struct __test_metadata *_metadata,
+			   FIXTURE_DATA(others) * self, __u64 features,
+			   int flags, struct range_state *state)
+{
+	pthread_t thread;
+	void *seen;
+	int uffd, i;
+
+	uffd = protect_some(_metadata, self, features);
+	if (uffd < 0)
+		return false;
+	if (features & UFFD_FEATURE_EVENT_REMAP)
+		ASSERT_EQ(pthread_create(&thread, NULL, read_remap, &uffd), 0);
+	ASSERT_EQ(relocate(self->ptr, NR, flags, self->to), self->to);
+	if (features & UFFD_FEATURE_EVENT_REMAP) {
+		ASSERT_EQ(pthread_join(thread, &seen), 0);
+		ASSERT_NE(seen, NULL);
+	}
+
+	read_slots(&self->arena, self->to, NR, state->slots);
+	for (i = 0; i < NR; i++) {
+		/* Not the number of the page or of the swap slot. */
+		state->slots[i] &= ~(BIT_ULL(55) - 1);
+		state->faults[i] = faults(self->to + bytes(i));
+	}
+	/* The last page is not protected: this only asks. */
+	state->registered = !rwp_range(uffd, self->to + bytes(NR - 1), 1, false);
+	ASSERT_EQ(uffd_unregister(uffd, self->to, bytes(NR)), 0);
+	if (features & UFFD_FEATURE_EVENT_REMAP)
+		ASSERT_EQ(uffd_unregister(uffd, self->left, bytes(4)), 0);
+	close(uffd);
+	return true;
+}
+
+static void expect_same_state(struct __test_metadata *_metadata,
+			      const struct range_state *state,
+			      const struct range_state *plain)
+{
+	int i;
+
+	EXPECT_EQ(state->registered, plain->registered);
+	for (i = 0; i < NR; i++) {
+		EXPECT_EQ(state->slots[i], plain->slots[i]) {
+			TH_LOG("page %d", i);
+		}
+		EXPECT_EQ(state->faults[i], plain->faults[i]) {
+			TH_LOG("page %d", i);
+		}
+	}
+}
+
+static void expect_intact_but_missing(struct __test_metadata *_metadata,
+				      FIXTURE_DATA(others) * self)
+{
+	struct arena *arena = &self->arena;
+
+	EXPECT_TRUE(healthy_from(arena, self->to, 8, 1, 0));
+	EXPECT_TRUE(all_zero(self->to + bytes(8), 8));
+	EXPECT_TRUE(healthy_from(arena, self->to + bytes(16), NR - 16, 1, 16));
+	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
+}
+
+/* Not asked for the event: what has moved is free, and can all be used. */
+TEST_F(others, uffd_rwp_without_event)
+{
+	struct range_state plain, state;
+
+	if (!move_protected(_metadata, self, 0, 0, &plain))
+		SKIP(return, "no read-write protection by userfaultfd");
+	EXPECT_FALSE(plain.registered);
+	expect_intact_but_missing(_metadata, self);
+	arena_unmap(&self->arena, 0, 400);
+
+	map_both(self);
+	ASSERT_TRUE(move_protected(_metadata, self, 0, variant->flags, &state));
+	expect_same_state(_metadata, &state, &plain);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+	expect_intact_but_missing(_metadata, self);
+}
+
+/* Asked for: what was protected still is. */
+TEST_F(others, uffd_rwp_with_event)
+{
+	struct range_state plain, state;
+	int i;
+
+	if (!move_protected(_metadata, self, UFFD_FEATURE_EVENT_REMAP, 0, &plain))
+		SKIP(return, "no read-write protection by userfaultfd");
+	EXPECT_TRUE(plain.registered);
+	for (i = 0; i < NR; i++)
+		EXPECT_EQ(plain.faults[i], !(i & 1) && (i < 8 || i >= 16));
+	expect_intact_but_missing(_metadata, self);
+	arena_unmap(&self->arena, 0, 400);
+
+	map_both(self);
+	ASSERT_TRUE(move_protected(_metadata, self, UFFD_FEATURE_EVENT_REMAP,
+				   variant->flags, &state));
+	expect_same_state(_metadata, &state, &plain);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+	expect_intact_but_missing(_metadata, self);
+}
+
+/* Refused, as a child has the pages too: still registered and protected. */
+TEST_F(others, uffd_rwp_refused)
+{
+	struct arena *arena = &self->arena;
+	struct step step;
+	int uffd, i;
+	pid_t pid;
+
+	uffd = protect_some(_metadata, self, 0);
+	if (uffd < 0)
+		SKIP(return, "no read-write protection by userfaultfd");
+	step_init(&step);
+	pid = fork_child(arena);
+	if (!pid) {
+		wait_for_parent(&step);
+		_exit(!intact(self->ptr, 8, 1));
+	}
+
+	snapshot_take(&self->snap, arena, self->ptr, NR);
+	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	for (i = 16; i < NR; i++)
+		EXPECT_EQ(faults(self->ptr + bytes(i)), !(i & 1));
+	EXPECT_EQ(rwp_range(uffd, self->ptr, NR, false), 0);
+	EXPECT_TRUE(intact(self->ptr, 8, 1));
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+
+	/* Now that it is alone, it can be moved. */
+	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR));
+	expect_intact_but_missing(_metadata, self);
+	close(uffd);
+}
+
+/*
+ * The limit on the number of mappings, vm.max_map_count, is met in a process
+ * that has almost as many. To lower it instead would be to lower it for all.
+ */
+#define MAX_FILLER		100000
+#define MAX_SPARE		10
+#define BLOCK			4
+#define NR_BLOCKS		40
+
+FIXTURE(map_count)
+{
+	struct arena arena;
+	struct snapshot snap;
+	size_t limit;
+	char *filler, *end;
+	char *first, *next;	/* Between these, each page is a mapping. */
+};
+
+FIXTURE_VARIANT(map_count)
+{
+	int flags;
+};
+
+FIXTURE_VARIANT_ADD(map_count, relocate)
+{
+	.flags = RELOCATE,
+};
+
+FIXTURE_VARIANT_ADD(map_count, must)
+{
+	.flags = MUST,
+};
+
+FIXTURE_SETUP(map_count)
+{
+	char buf[32];
+
+	if (!read_file("/proc/sys/vm/max_map_count", buf, sizeof(buf)))
+		SKIP(return, "cannot read vm.max_map_count");
+	self->limit = atol(buf);
+	if (self->limit > MAX_FILLER)
+		SKIP(return, "vm.max_map_count is too high to be reached");
+
+	self->filler = mmap(NULL, bytes(self->limit), PROT_NONE, MAP_PRIVATE |
+			    MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(self->filler, MAP_FAILED);
+	self->end = self->filler + bytes(self->limit);
+	self->first = self->filler;
+	self->next = self->filler;
+
+	/* A snapshot has the arena only if it is one of the first mappings. */
+	arena_init(&self->arena, 400, 0);
+	ASSERT_LT(self->arena.base, self->filler);
+}
+
+FIXTURE_TEARDOWN(map_count)
+{
+	arena_exit(&self->arena);
+}
+
+/* Have 'spare' mappings less than there may be. */
+static void use_up(struct __test_metadata *_metadata,
+		   FIXTURE_DATA(map_count) * self, size_t spare)
+{
+	const size_t below = (size_t)self->filler / psize();
+	const size_t above = (-1ul - (size_t)self->end) / psize();
+	size_t nr, i;
+
+	nr = nr_vmas(&self->arena, NULL, below) +
+	     (self->next - self->first) / psize() + 1 +
+	     nr_vmas(&self->arena, self->end, above);
+	ASSERT_LE(nr + spare, self->limit);
+
+	/* [r][w][-----]   ->   [r][w][r][w][---] */
+	for (i = self->limit - spare - nr; i; i--, self->next += bytes(1)) {
+		int prot = (self->next - self->filler) / psize() & 1 ?
+			PROT_WRITE : PROT_READ;
+
+		ASSERT_EQ(mprotect(self->next, bytes(1), prot), 0);
+	}
+}
+
+static void give_back_one(struct __test_metadata *_metadata,
+			  FIXTURE_DATA(map_count) * self)
+{
+	ASSERT_LT(self->first, self->next);
+	ASSERT_EQ(munmap(self->first, bytes(1)), 0);
+	self->first += bytes(1);
+}
+
+/* Returns how many blocks were moved before there were too many mappings. */
+static size_t compact(struct __test_metadata *_metadata,
+		      FIXTURE_DATA(map_count) * self, int flags)
+{
+	struct arena *arena = &self->arena;
+	char *ptr, *to = at(arena, 100);
+	size_t i;
+
+	arena_unmap(arena, 0, arena->nr);
+	use_up(_metadata, self, MAX_SPARE);
+	for (i = 0; i < NR_BLOCKS; i++) {
+		ptr = arena_map(arena, 10, BLOCK);
+		fill_from(ptr, BLOCK, 1, i * BLOCK);
+		snapshot_take(&self->snap, arena, ptr, BLOCK);
+		ASSERT_NE(self->snap.maps[0], '\0');
+		if (relocate(ptr, BLOCK, flags, to + bytes(i * BLOCK)) == MAP_FAILED) {
+			EXPECT_EQ(errno, ENOMEM);
+			EXPECT_TRUE(snapshot_same(&self->snap));
+			EXPECT_TRUE(intact_from(ptr, BLOCK, 1, i * BLOCK));
+			break;
+		}
+		free(self->snap.slots);
+	}
+	EXPECT_TRUE(intact(to, i * BLOCK, 1));
+	return i;
+}
+
+/*
+ * A program that maps blocks, and moves each to the end of those before:
+ *
+ *	..[DDDD]..[AAAA][BBBB][CCCC]......   plainly,
+ *	..[DDDD]..[AAAABBBBCCCC]..........   with the flag
+ */
+TEST_F_TIMEOUT(map_count, compacts, 180)
+{
+	char *to = at(&self->arena, 100);
+
+	EXPECT_LT(compact(_metadata, self, 0), MAX_SPARE);
+	EXPECT_GT(nr_vmas(&self->arena, to, NR_BLOCKS * BLOCK), 2);
+
+	ASSERT_EQ(compact(_metadata, self, variant->flags), NR_BLOCKS);
+	EXPECT_TRUE(is_one_vma(&self->arena, to, NR_BLOCKS * BLOCK));
+	EXPECT_TRUE(healthy(&self->arena, to, NR_BLOCKS * BLOCK, 1));
+}
+
+/* How many more mappings must be allowed than there are for a move to go? */
+static size_t spare_needed(struct __test_metadata *_metadata,
+			   FIXTURE_DATA(map_count) * self,
+			   const struct scenario *scenario, int flags)
+{
+	struct arena *arena = &self->arena;
+	char *ptr, *to = at(arena, 200);
+	size_t spare;
+
+	arena_unmap(arena, 0, arena->nr);
+	ptr = arena_map(arena, 10, NR);
+	fill(ptr, NR, 1);
+	if (scenario->preparation & MLOCKED)
+		ASSERT_EQ(mlock(ptr, bytes(NR)), 0);
+
+	use_up(_metadata, self, 0);
+	for (spare = 0; spare < MAX_SPARE; spare++) {
+		snapshot_take(&self->snap, arena, ptr, NR);
+		ASSERT_NE(self->snap.maps[0], '\0');
+		if (sys_mremap(ptr + bytes(scenario->first),
+			       bytes(scenario->old_nr), bytes(scenario->new_nr),
+			       MREMAP_MAYMOVE | MREMAP_FIXED | scenario->flags |
+			       flags, to) != MAP_FAILED) {
+			free(self->snap.slots);
+			break;
+		}
+		EXPECT_EQ(errno, ENOMEM);
+		EXPECT_TRUE(snapshot_same(&self->snap));
+		EXPECT_TRUE(intact(ptr, NR, 1));
+		give_back_one(_metadata, self);
+	}
+	ASSERT_LT(spare, MAX_SPARE);
+	EXPECT_TRUE(intact_from(to, scenario->old_nr < scenario->new_nr ?
+				scenario->old_nr : scenario->new_nr, 1,
+				scenario->first));
+	return spare;
+}
+
+/* What cannot be moved plainly for want of mappings cannot be with the flag. */
+TEST_F_TIMEOUT(map_count, same_headroom, 180)
+{
+	const struct scenario scenarios[] = {
+		{ SIMPLE, 0, NR, NR },
+		{ SIMPLE, 16, 32, 32 },
+		{ SIMPLE, 0, NR, NR + 32 },
+		{ SIMPLE, 0, NR, NR - 32 },
+		{ SIMPLE, 16, 32, 32, MREMAP_DONTUNMAP },
+		{ MLOCKED, 16, 32, 32, MREMAP_DONTUNMAP },
+	};
+	size_t plain, needed, i;
+
+	for (i = 0; i < ARRAY_SIZE(scenarios); i++) {
+		plain = spare_needed(_metadata, self, &scenarios[i], 0);
+		needed = spare_needed(_metadata, self, &scenarios[i],
+				      variant->flags);
+		EXPECT_GT(plain, 0) {
+			TH_LOG("scenario %zu", i);
+		}
+		EXPECT_EQ(needed, plain) {
+			TH_LOG("scenario %zu", i);
+		}
+	}
 }
 
 static bool read_anon(const char *file, long *value)
@@ -869,6 +1327,208 @@ TEST_F(others, memory_cgroup)
 	rmdir(dir);
 	umount(root);
 	rmdir(root);
+}
+
+/*
+ * Memory is short: let each allocation of a move fail, one at a time. Best
+ * effort then is a plain move, which gets its memory as just one fails. To
+ * insist fails, or works where what failed could be done without. Whatever
+ * fails must leave all as it was, be it a VMA, a page table or a charge.
+ */
+#define FAULTS		"/sys/kernel/debug/"
+
+static const struct {
+	const char *path, *value;
+} fault_settings[] = {
+	{ FAULTS "failslab/ignore-gfp-wait",		"N" },
+	{ FAULTS "failslab/verbose",			"0" },
+	{ FAULTS "fail_page_alloc/ignore-gfp-wait",	"N" },
+	{ FAULTS "fail_page_alloc/min-order",		"0" },
+	{ FAULTS "fail_page_alloc/verbose",		"0" },
+};
+
+FIXTURE(nomem)
+{
+	struct arena arena;
+	struct snapshot snap;
+	char saved[ARRAY_SIZE(fault_settings)][32];
+	char *left, *ptr, *to;
+	size_t table;
+	int nth;
+};
+
+FIXTURE_VARIANT(nomem)
+{
+	int flags;
+};
+
+FIXTURE_VARIANT_ADD(nomem, relocate)
+{
+	.flags = RELOCATE,
+};
+
+FIXTURE_VARIANT_ADD(nomem, must)
+{
+	.flags = MUST,
+};
+
+#define NOMEM_NR	16
+#define NOMEM_MORE	8
+
+FIXTURE_SETUP(nomem)
+{
+	size_t i;
+
+	self->nth = open("/proc/thread-self/fail-nth", O_RDWR);
+	if (self->nth < 0)
+		SKIP(return, "no fault injection, or not root");
+	for (i = 0; i < ARRAY_SIZE(fault_settings); i++) {
+		if (!read_file(fault_settings[i].path, self->saved[i],
+			       sizeof(self->saved[i])))
+			SKIP(return, "no failslab or no fail_page_alloc");
+	}
+	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
+		ASSERT_TRUE(write_string(fault_settings[i].path,
+					 fault_settings[i].value));
+
+	/* Source and destination are in two page tables each. */
+	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	self->table = psize() / sizeof(__u64);
+	arena_init(&self->arena, 6 * self->table, self->table * psize());
+	self->ptr = at(&self->arena, 2 * self->table - NOMEM_NR / 2);
+	self->to = at(&self->arena, 4 * self->table - NOMEM_NR / 2);
+	self->left = self->to - bytes(4);
+}
+
+FIXTURE_TEARDOWN_PARENT(nomem)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(fault_settings); i++) {
+		if (self->saved[i][0])
+			write_string(fault_settings[i].path, self->saved[i]);
+	}
+}
+
+/* mremap(), growing, with the nth allocation failing. Did one fail? */
+static bool move_short_of_memory(FIXTURE_DATA(nomem) * self, int flags, int nth,
+				 void **res, int *error)
+{
+	char buf[32];
+	ssize_t len;
+
+	snprintf(buf, sizeof(buf), "%d", nth);
+	if (write(self->nth, buf, strlen(buf)) < 0)
+		ksft_exit_fail_perror("fail-nth");
+	*res = sys_mremap(self->ptr, bytes(NOMEM_NR),
+			  bytes(NOMEM_NR + NOMEM_MORE),
+			  MREMAP_MAYMOVE | MREMAP_FIXED | flags, self->to);
+	*error = errno;
+	len = pread(self->nth, buf, sizeof(buf) - 1, 0);
+	if (len < 0)
+		ksft_exit_fail_perror("fail-nth");
+	buf[len] = '\0';
+	if (write(self->nth, "0", 1) != 1)
+		ksft_exit_fail_perror("fail-nth");
+	return !atoi(buf);
+}
+
+/* Is a mapping one again when its middle has been taken away and mapped anew? */
+static bool at_home(struct arena *arena, char *ptr, size_t nr)
+{
+	char *middle = ptr + bytes(nr / 2);
+
+	return !munmap(middle, bytes(1)) &&
+	       mmap(middle, bytes(1), PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		    MAP_ANONYMOUS | MAP_FIXED, -1, 0) == middle &&
+	       nr_vmas(arena, ptr, nr) == 1;
+}
+
+enum outcome {
+	FAILED, PLAIN, RELOCATED, NOTHING_FAILED,
+};
+
+/* What others commit meanwhile is told apart by trying again. */
+static enum outcome move_once(struct __test_metadata *_metadata,
+			      FIXTURE_DATA(nomem) * self, int flags, int nth,
+			      bool *books_balance)
+{
+	struct arena *arena = &self->arena;
+	enum outcome outcome = FAILED;
+	long committed, tables, grown;
+	bool injected;
+	void *res;
+	int error;
+
+	arena_unmap(arena, 0, arena->nr);
+	fill(arena_map(arena, (self->left - arena->base) / psize(), 4), 4, 9);
+	fill(arena_map(arena, (self->ptr - arena->base) / psize(), NOMEM_NR),
+	     NOMEM_NR, 1);
+	/*
+	 * That it unmaps its destination is not to be seen in the snapshot. No
+	 * other mapping may keep a page table there.
+	 */
+	ASSERT_EQ(munmap(self->to, bytes(self->table + NOMEM_NR)), 0);
+	snapshot_take(&self->snap, arena, self->ptr, NOMEM_NR);
+	tables = status_kb("VmPTE");
+	committed = meminfo_kb("Committed_AS");
+
+	injected = move_short_of_memory(self, flags, nth, &res, &error);
+	committed = meminfo_kb("Committed_AS") - committed;
+	if (res == MAP_FAILED) {
+		EXPECT_TRUE(injected);
+		EXPECT_EQ(error, ENOMEM);
+		EXPECT_TRUE(snapshot_same(&self->snap));
+		EXPECT_EQ(status_kb("VmPTE"), tables);
+		EXPECT_TRUE(healthy(arena, self->ptr, NOMEM_NR, 1));
+		*books_balance = !committed;
+		return FAILED;
+	}
+
+	free(self->snap.slots);
+	ASSERT_EQ(res, self->to);
+	EXPECT_TRUE(all_zero(self->to + bytes(NOMEM_NR), NOMEM_MORE));
+	EXPECT_TRUE(healthy(arena, self->to, NOMEM_NR, 1));
+	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
+	grown = bytes(NOMEM_MORE) / 1024;
+	*books_balance = committed == grown;
+	if (!injected)
+		outcome = NOTHING_FAILED;
+	else if (at_home(arena, self->to, NOMEM_NR + NOMEM_MORE))
+		outcome = RELOCATED;
+	else
+		outcome = PLAIN;
+	return outcome;
+}
+
+TEST_F_TIMEOUT(nomem, each_allocation, 180)
+{
+	int nth, try, seen[NOTHING_FAILED + 1] = { 0 };
+	enum outcome outcome = FAILED;
+	bool balance;
+
+	for (nth = 1; nth < 200 && outcome != NOTHING_FAILED; nth++) {
+		for (try = 0, balance = false; try < 5 && !balance; try++)
+			outcome = move_once(_metadata, self, variant->flags, nth,
+					    &balance);
+		EXPECT_TRUE(balance) {
+			TH_LOG("commit charge, allocation %d, outcome %d", nth,
+			       outcome);
+		}
+		seen[outcome]++;
+	}
+	TH_LOG("%d failed, %d moved plainly, %d relocated", seen[FAILED],
+	       seen[PLAIN], seen[RELOCATED]);
+	EXPECT_EQ(outcome, NOTHING_FAILED);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left,
+			       4 + NOMEM_NR + NOMEM_MORE));
+	/* The destination's page tables and its VMA are among them. */
+	if (variant->flags & MUST) {
+		EXPECT_GE(seen[FAILED], 2);
+		EXPECT_EQ(seen[PLAIN], 0);
+	} else {
+		EXPECT_GE(seen[PLAIN], 2);
+	}
 }
 
 TEST_HARNESS_MAIN

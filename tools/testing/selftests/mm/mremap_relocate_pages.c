@@ -38,6 +38,7 @@
 #define MADV_HWPOISON		100
 #endif
 
+#define KPF_KSM			BIT_ULL(21)
 #define KPF_ZERO_PAGE		BIT_ULL(24)
 
 /* Small pages only. */
@@ -416,7 +417,120 @@ TEST_F(pages, under_migration)
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 }
 
-/* Pages that were one page for KSM are made separate again before the move. */
+/*
+ * The neighbour is the rest of the source, so the pages keep their anon_vma. If
+ * its lock were held during the move, it would be waited for with a page locked
+ * by the one, and that page with the lock held by the other.
+ */
+TEST_F_TIMEOUT(pages, under_migration_in_one_anon_vma, 60)
+{
+	struct arena *arena = &self->arena;
+	char *rest = arena_map(arena, 50, 40);
+	char *above = at(arena, 58), *below = at(arena, 18);
+	struct migrator mig;
+	int i;
+
+	if (nr_nodes() < 2)
+		SKIP(return, "no second node to migrate to");
+
+	/* ..________[aaaaBBBB]..   ->   ..[BBBBaaaa]________..   and back */
+	fill(rest, 40, 1);
+	migrator_start(&mig, above, below, 32);
+	for (i = 0; i < 100; i++) {
+		migrator_wait(&mig, i);
+		ASSERT_EQ(relocate(above, 32, variant->flags, below), below);
+		ASSERT_TRUE(is_one_vma(arena, below, 40));
+		ASSERT_EQ(relocate(below, 32, variant->flags, above), above);
+		ASSERT_TRUE(is_one_vma(arena, rest, 40));
+	}
+	TH_LOG("%lu pages migrated during 200 moves", migrator_stop(&mig));
+	EXPECT_TRUE(healthy(arena, rest, 40, 1));
+}
+
+/* A thread that marks pages as idle, for which it locks each of them. */
+struct idler {
+	pthread_t thread;
+	struct arena *arena;
+	char *ptr[2];		/* Places where the pages may be. */
+	unsigned long rounds;
+	bool stop;
+	int bitmap;
+};
+
+#define IDLER_NR	32
+
+static void *idler(void *arg)
+{
+	struct idler *idler = arg;
+	const __u64 all = -1ull;
+	__u64 slots[IDLER_NR];
+	cpu_set_t set;
+	int i;
+
+	/* Run elsewhere than the thread that moves the range. */
+	memset(&set, 0xff, sizeof(set));
+	sched_setaffinity(0, sizeof(set), &set);
+	while (!__atomic_load_n(&idler->stop, __ATOMIC_ACQUIRE)) {
+		read_slots(idler->arena, idler->ptr[idler->rounds & 1], IDLER_NR,
+			   slots);
+		for (i = 0; i < IDLER_NR; i++) {
+			__u64 pfn = slots[i] & (BIT_ULL(55) - 1);
+
+			if (slots[i] & PM_PRESENT &&
+			    pwrite(idler->bitmap, &all, sizeof(all),
+				   pfn / 64 * sizeof(all)) != sizeof(all))
+				ksft_exit_fail_perror("page_idle/bitmap");
+		}
+		__atomic_fetch_add(&idler->rounds, 1, __ATOMIC_RELEASE);
+	}
+	return NULL;
+}
+
+/*
+ * Pages that are busy just when it is their turn: mapped, and locked by somebody
+ * else. Each move is looked at, as the next one would put right what it left.
+ */
+TEST_F_TIMEOUT(pages, locked_by_others, 120)
+{
+	struct arena *arena = &self->arena;
+	struct idler idle = {
+		.arena = arena,
+		.ptr = { self->ptr, self->to },
+	};
+	unsigned long seen = 0;
+	int i;
+
+	if (nr_nodes() < 2)
+		SKIP(return, "no second node to migrate to");
+	idle.bitmap = open("/sys/kernel/mm/page_idle/bitmap", O_RDWR);
+	if (idle.bitmap < 0)
+		SKIP(return, "no /sys/kernel/mm/page_idle/bitmap");
+
+	fill(arena_map(arena, 10, IDLER_NR), IDLER_NR, 1);
+	ASSERT_EQ(pthread_create(&idle.thread, NULL, idler, &idle), 0);
+	for (i = 0; i < 60; i++) {
+		char *from = i & 1 ? self->to : self->ptr;
+		char *to = i & 1 ? self->ptr : self->to;
+
+		while (__atomic_load_n(&idle.rounds, __ATOMIC_ACQUIRE) == seen)
+			sched_yield();
+		seen = __atomic_load_n(&idle.rounds, __ATOMIC_ACQUIRE);
+		ASSERT_EQ(relocate(from, IDLER_NR, variant->flags, to), to);
+		/* On whatever node it is, one of the two is a change. */
+		EXPECT_EQ(migrate(to, IDLER_NR, 0), IDLER_NR);
+		EXPECT_EQ(migrate(to, IDLER_NR, 1), IDLER_NR);
+	}
+	__atomic_store_n(&idle.stop, true, __ATOMIC_RELEASE);
+	pthread_join(idle.thread, NULL);
+	close(idle.bitmap);
+	EXPECT_TRUE(healthy(arena, self->ptr, IDLER_NR, 1));
+	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
+}
+
+/*
+ * Pages that were one page for KSM are made separate again by the move, and not
+ * by ksm_stop(): "0" only keeps ksmd from going on.
+ */
 TEST_F(pages, ksm)
 {
 	struct arena *arena = &self->arena;
@@ -432,16 +546,19 @@ TEST_F(pages, ksm)
 	    madvise(self->left, bytes(4), MADV_MERGEABLE))
 		SKIP(return, "no MADV_MERGEABLE");
 	ksm_start();
-	if (ksm_get_self_merging_pages() <= 0) {
+	write_file("/sys/kernel/mm/ksm/run", "0", 2);
+	if (!(page_flags(arena, self->ptr) & KPF_KSM)) {
 		ksm_stop();
 		SKIP(return, "KSM did not merge");
 	}
-	ksm_stop();
 
 	ASSERT_EQ(relocate(self->ptr, 8, variant->flags, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(arena, self->left, 12));
+	EXPECT_EQ(nr_vmas(arena, self->left, 12), 1);
+	EXPECT_EQ(page_flags(arena, self->to) & KPF_KSM, 0);
+	ksm_stop();
 	for (i = 0; i < 8; i++)
 		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, 1));
+	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 	fill(self->to, 8, 2);
 	EXPECT_TRUE(healthy(arena, self->to, 8, 2));
 }
@@ -878,6 +995,31 @@ TEST_F(large, moved_often)
 	EXPECT_TRUE(healthy(arena, from, 2 * self->nr, 1));
 }
 
+/*
+ * The page tables that a move has ready in case that a huge page is split at
+ * the last moment are given back if it is not. The figure is that of the whole
+ * system, and may be off by what each CPU has not told yet.
+ */
+TEST_F(large, tables_given_back)
+{
+	const int moves = 500;
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+	const size_t nr = 2 * self->nr;
+	long before;
+	int i;
+
+	before = meminfo_kb("PageTables");
+	ASSERT_GE(before, 0);
+	for (i = 0; i < moves; i += 2) {
+		ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+		ASSERT_EQ(relocate(to, nr, MUST, self->ptr), self->ptr);
+	}
+	EXPECT_LT(meminfo_kb("PageTables") - before,
+		  moves * (long)psize() / 1024);
+	EXPECT_TRUE(healthy(arena, self->ptr, nr, 1));
+}
+
 /* Take one page of the first folio out, and move. */
 static void move_with_hole(struct __test_metadata *_metadata,
 			   FIXTURE_DATA(large) * self, size_t hole, size_t page)
@@ -922,6 +1064,28 @@ TEST_F(large, page_unmapped_astride_tables)
 {
 	move_with_hole(_metadata, self, self->nr / 2,
 		       4 * self->table - self->nr / 2);
+}
+
+/* A page of the folio was dropped, and a small one has come into its slot. */
+TEST_F(large, hole_filled)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table + 1);
+	char *left = large_left(arena, to);
+	const size_t nr = 2 * self->nr;
+	char *hole = self->ptr + bytes(1);
+
+	ASSERT_EQ(madvise(hole, bytes(1), MADV_DONTNEED), 0);
+	fill_from(hole, 1, 1, 1);
+	ASSERT_EQ(folio_pages(arena, hole), 1);
+	read_slots(arena, self->ptr, nr, self->slots);
+
+	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+	EXPECT_TRUE(same_slots(arena, to, nr, self->slots));
+	EXPECT_EQ(folio_pages(arena, to), self->nr);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
+	EXPECT_TRUE(healthy(arena, to, nr, 1));
+	EXPECT_TRUE(healthy(arena, left, 3, 9));
 }
 
 /* Only a part of the folio is mapped at all: it is a part that moves whole. */
@@ -1060,6 +1224,32 @@ TEST_F(large, mapped_in_two_places)
 	EXPECT_TRUE(healthy_from(arena, to + bytes(2 * nr - half), half, 1, 0));
 }
 
+/*
+ * As mapped_in_two_places, but new pages have come where the part was that is
+ * elsewhere: no end of the range cuts the folio, and it cannot be re-homed.
+ */
+TEST_F(large, mapped_in_two_places_and_filled)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+	char *other = at(arena, 6 * self->table + 5);
+	const size_t nr = self->nr, half = nr / 2;
+	char *left = large_left(arena, to);
+
+	ASSERT_EQ(relocate(self->ptr, half, 0, other), other);
+	arena_map(arena, self->table, half);
+	no_more_huge(self->ptr, half);
+	fill(self->ptr, half, 2);
+	ASSERT_TRUE(is_one_vma(arena, self->ptr, 2 * nr));
+
+	ASSERT_EQ(relocate(self->ptr, 2 * nr, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * nr));
+	EXPECT_EQ(folio_pages(arena, to + bytes(nr)), nr);
+	EXPECT_TRUE(healthy(arena, to, half, 2));
+	EXPECT_TRUE(healthy_from(arena, to + bytes(half), 2 * nr - half, 1, half));
+	EXPECT_TRUE(healthy(arena, other, half, 1));
+}
+
 /* Mapped by single pages, after write protection of one came and went. */
 TEST_F(large, mapped_by_pages)
 {
@@ -1189,6 +1379,36 @@ TEST_F(large, under_migration)
 	EXPECT_TRUE(healthy(arena, self->ptr, nr, 1));
 }
 
+/*
+ * Always to a place where a huge page stays one, so that there is a migration
+ * entry for all of it to be met.
+ */
+TEST_F_TIMEOUT(large, aligned_under_migration, 120)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+	const size_t nr = 2 * self->nr;
+	struct migrator mig;
+	int i;
+
+	if (nr_nodes() < 2)
+		SKIP(return, "no second node to migrate to");
+	if (bytes(self->nr) != HPAGE_SIZE)
+		SKIP(return, "only one size of folio is mapped by a PMD");
+
+	migrator_start(&mig, self->ptr, to, nr);
+	for (i = 0; i < 100; i++) {
+		migrator_wait(&mig, i);
+		ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+		ASSERT_TRUE(is_one_vma(arena, to, nr));
+		ASSERT_EQ(relocate(to, nr, MUST, self->ptr), self->ptr);
+		ASSERT_TRUE(is_one_vma(arena, self->ptr, nr));
+	}
+	TH_LOG("%lu pages migrated during 200 moves", migrator_stop(&mig));
+	EXPECT_EQ(folio_pages(arena, self->ptr), self->nr);
+	EXPECT_TRUE(healthy(arena, self->ptr, nr, 1));
+}
+
 /* Shared with a child that lives: refused, and not split in vain. */
 TEST_F(large, shared)
 {
@@ -1221,6 +1441,51 @@ TEST_F(large, shared)
 	/* Alone again. */
 	move_both(_metadata, self, to, 7 * self->table + 1);
 	EXPECT_TRUE(healthy(arena, at(arena, 7 * self->table + 1), nr, 1));
+}
+
+/* Have a child share the pages from 'first' on, and nothing before. */
+static pid_t share_from(struct arena *arena, char *ptr, size_t nr, size_t first,
+			struct step *step)
+{
+	pid_t pid;
+
+	if (madvise(ptr, bytes(first), MADV_DONTFORK))
+		ksft_exit_fail_perror("MADV_DONTFORK");
+	step_init(step);
+	pid = fork_child(arena);
+	if (!pid) {
+		wait_for_parent(step);
+		_exit(!intact_from(ptr + bytes(first), nr - first, 1, first));
+	}
+	if (madvise(ptr, bytes(first), MADV_DOFORK))
+		ksft_exit_fail_perror("MADV_DOFORK");
+	return pid;
+}
+
+/*
+ * The first folio would have to be split, but the second one is shared, which
+ * is found only after it: nothing may be split in vain.
+ */
+TEST_F(large, cut_and_the_other_shared)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+	const size_t nr = self->nr, half = nr / 2;
+	struct step step;
+	pid_t pid;
+
+	pid = share_from(arena, self->ptr, 2 * nr, nr, &step);
+	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
+	EXPECT_EQ(relocate(self->ptr + bytes(half), 2 * nr - half, MUST, to),
+		  MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_EQ(folio_pages(arena, self->ptr), nr);
+	EXPECT_EQ(folio_pages(arena, self->ptr + bytes(nr)), nr);
+
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+	move_part(_metadata, self, half, 2 * nr - half);
 }
 
 /*

@@ -16,11 +16,13 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include "local_config.h_gen"
 #ifdef LOCAL_CONFIG_HAVE_LIBURING
 #include <liburing.h>
 #endif
+#include <linux/magic.h>
 #include <mm/gup_test.h>
 #include "mremap_relocate_util.h"
 
@@ -533,7 +535,7 @@ FIXTURE_VARIANT_ADD(pinned, must)
 FIXTURE_SETUP(pinned)
 {
 	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
-	arena_init(&self->arena, 200, 0);
+	arena_init(&self->arena, 1100, 0);
 	self->left = arena_map(&self->arena, 100, 4);
 	self->ptr = arena_map(&self->arena, 10, NR);
 	self->to = at(&self->arena, 104);
@@ -686,6 +688,9 @@ TEST_F(pinned, gup_fast_in_a_loop)
 			sched_yield();
 		ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
 		ASSERT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+		/* Look at each move: the next would put right what it left. */
+		if (nr_nodes() > 1)
+			ASSERT_EQ(migrate(self->to, NR, i & 1), NR);
 		ASSERT_EQ(relocate(self->to, NR, variant->flags, self->ptr), self->ptr);
 	}
 	__atomic_store_n(&loop.stop, true, __ATOMIC_RELEASE);
@@ -697,6 +702,121 @@ TEST_F(pinned, gup_fast_in_a_loop)
 	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
 	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 1));
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
+}
+
+/*
+ * Direct I/O goes straight to the pages. tmpfs takes O_DIRECT too, but copies.
+ * Returns -1 if the current directory is not on a file system that has it.
+ */
+static int open_direct(void)
+{
+	int file = open(".", O_TMPFILE | O_RDWR | O_DIRECT, 0600);
+	struct statfs fs;
+
+	if (file < 0)
+		return -1;
+	if (!fstatfs(file, &fs) && fs.f_type != TMPFS_MAGIC)
+		return file;
+	close(file);
+	return -1;
+}
+
+/* Reads when told to. */
+struct reader {
+	pthread_t thread;
+	char *ptr;
+	int file;
+	off_t offset;
+	ssize_t ret;
+	int told, started, done;	/* Numbers of reads, -1 for the end. */
+};
+
+static void wait_for_read(int *number, int want)
+{
+	while (__atomic_load_n(number, __ATOMIC_ACQUIRE) == want - 1)
+		sched_yield();
+}
+
+static void *read_thread(void *arg)
+{
+	struct reader *reader = arg;
+	cpu_set_t set;
+	int number;
+
+	memset(&set, 0xff, sizeof(set));
+	sched_setaffinity(0, sizeof(set), &set);
+	for (number = 1;; number++) {
+		wait_for_read(&reader->told, number);
+		if (__atomic_load_n(&reader->told, __ATOMIC_ACQUIRE) < 0)
+			return NULL;
+		__atomic_store_n(&reader->started, number, __ATOMIC_RELEASE);
+		reader->ret = pread(reader->file, reader->ptr, bytes(NR),
+				    reader->offset);
+		__atomic_store_n(&reader->done, number, __ATOMIC_RELEASE);
+	}
+}
+
+/*
+ * Direct reads pin the pages of the old place, and dirty and unpin them when
+ * the device is done, while they are moved. One that comes too late fails, and
+ * may have filled some pages.
+ */
+TEST_F(pinned, direct_read)
+{
+	struct reader reader = { .file = open_direct() };
+	char *data[2], *from = self->ptr, *to = self->to;
+	int round, full = 0;
+	size_t page;
+
+	if (reader.file < 0)
+		SKIP(return, "no direct I/O here");
+	for (round = 0; round < 2; round++) {
+		data[round] = arena_map(&self->arena, 140 + round * (NR + 4), NR);
+		fill(data[round], NR, 2 + round);
+		ASSERT_EQ(pwrite(reader.file, data[round], bytes(NR),
+				 round * bytes(NR)), (ssize_t)bytes(NR));
+	}
+	memcpy(from, data[1], bytes(NR));
+	ASSERT_EQ(pthread_create(&reader.thread, NULL, read_thread, &reader), 0);
+
+	for (round = 1; round <= 1000 && full < 50; round++) {
+		char *want = data[!(round & 1)], *old = data[round & 1], *tmp;
+
+		reader.ptr = from;
+		reader.offset = want == data[1] ? bytes(NR) : 0;
+		__atomic_store_n(&reader.told, round, __ATOMIC_RELEASE);
+		if (round & 2)
+			wait_for_read(&reader.started, round);
+		ASSERT_EQ(relocate(from, NR, variant->flags, to), to);
+		wait_for_read(&reader.done, round);
+
+		if (reader.ret == (ssize_t)bytes(NR)) {
+			ASSERT_EQ(memcmp(to, want, bytes(NR)), 0);
+			full++;
+		}
+		for (page = 0; page < NR; page++) {
+			ASSERT_TRUE(!memcmp(to + bytes(page), want + bytes(page),
+					    psize()) ||
+				    !memcmp(to + bytes(page), old + bytes(page),
+					    psize()));
+		}
+		memcpy(to, want, bytes(NR));
+		tmp = from;
+		from = to;
+		to = tmp;
+	}
+	__atomic_store_n(&reader.told, -1, __ATOMIC_RELEASE);
+	pthread_join(reader.thread, NULL);
+	TH_LOG("%d of %d reads were complete", full, round - 1);
+	if (full < 50)
+		SKIP(return, "most moves were faster than the read");
+
+	if (from == self->ptr)
+		ASSERT_EQ(relocate(from, NR, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 2 + !((round - 1) & 1)));
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
+	close(reader.file);
 }
 
 #ifdef LOCAL_CONFIG_HAVE_LIBURING
@@ -748,10 +868,175 @@ TEST_F(pinned, io_uring_buffer)
 
 	ASSERT_EQ(io_uring_unregister_buffers(&ring), 0);
 	io_uring_queue_exit(&ring);
-	EXPECT_TRUE(intact(self->to, NR, 4));
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 4));
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 	free(data);
 	close(file);
+}
+
+/* Requests of one page each, so many that some take longer than the move. */
+#define NR_REQUESTS	256
+
+static void submit_requests(struct __test_metadata *_metadata,
+			    struct io_uring *ring, int file, char *ptr,
+			    bool write)
+{
+	size_t i;
+
+	for (i = 0; i < NR_REQUESTS; i++) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+
+		ASSERT_NE(sqe, NULL);
+		if (write)
+			io_uring_prep_write_fixed(sqe, file, ptr + bytes(i),
+						  psize(), bytes(i), 0);
+		else
+			io_uring_prep_read_fixed(sqe, file, ptr + bytes(i),
+						 psize(), bytes(i), 0);
+	}
+	ASSERT_EQ(io_uring_submit(ring), NR_REQUESTS);
+}
+
+static void reap_requests(struct __test_metadata *_metadata,
+			  struct io_uring *ring, int nr, int want)
+{
+	struct io_uring_cqe *cqe;
+
+	for (; nr; nr--) {
+		ASSERT_EQ(io_uring_wait_cqe(ring, &cqe), 0);
+		ASSERT_EQ(cqe->res, want);
+		io_uring_cqe_seen(ring, cqe);
+	}
+}
+
+/* How many were on their way when the move began, and when it was over? */
+struct in_flight {
+	size_t began, over;
+};
+
+static void move_in_flight(struct __test_metadata *_metadata,
+			   struct io_uring *ring, char *from, int flags,
+			   char *to, struct in_flight *in_flight)
+{
+	unsigned int began = io_uring_cq_ready(ring);
+	void *ret = relocate(from, NR_REQUESTS, flags, to);
+	unsigned int over = io_uring_cq_ready(ring);
+
+	ASSERT_EQ(ret, to);
+	in_flight->began += NR_REQUESTS - began;
+	in_flight->over += NR_REQUESTS - over;
+	reap_requests(_metadata, ring, NR_REQUESTS, psize());
+}
+
+/* The device reads from the pages, or writes to them, while they are moved. */
+TEST_F(pinned, io_uring_direct)
+{
+	const size_t len = bytes(NR_REQUESTS);
+	char *data = arena_map(&self->arena, 200, NR_REQUESTS);
+	char *from = arena_map(&self->arena, 500, NR_REQUESTS);
+	char *left = arena_map(&self->arena, 796, 4);
+	char *to = at(&self->arena, 800);
+	struct iovec vec = { .iov_base = from, .iov_len = len };
+	struct in_flight reads = {}, writes = {};
+	int file = open_direct();
+	struct io_uring ring;
+	int round;
+
+	if (file < 0)
+		SKIP(return, "no direct I/O here");
+	if (io_uring_queue_init(NR_REQUESTS, &ring, 0))
+		SKIP(return, "no io_uring");
+	if (io_uring_register_buffers(&ring, &vec, 1))
+		SKIP(return, "cannot register a buffer");
+	fill(left, 4, 9);
+
+	for (round = 0; round < 50 && (!reads.over || !writes.over); round++) {
+		fill(data, NR_REQUESTS, 10 + round);
+		ASSERT_EQ(pwrite(file, data, len, 0), (ssize_t)len);
+		submit_requests(_metadata, &ring, file, from, false);
+		move_in_flight(_metadata, &ring, from, variant->flags, to, &reads);
+		ASSERT_TRUE(is_one_vma(&self->arena, left, 4 + NR_REQUESTS));
+		ASSERT_TRUE(intact(to, NR_REQUESTS, 10 + round));
+
+		/* The buffer keeps the address with which it was registered. */
+		fill(to, NR_REQUESTS, 100 + round);
+		submit_requests(_metadata, &ring, file, from, true);
+		move_in_flight(_metadata, &ring, to, variant->flags, from, &writes);
+		ASSERT_EQ(pread(file, data, len, 0), (ssize_t)len);
+		ASSERT_TRUE(intact(data, NR_REQUESTS, 100 + round));
+		ASSERT_TRUE(intact(from, NR_REQUESTS, 100 + round));
+	}
+	TH_LOG("on their way in %d rounds: %zu reads and %zu writes, after the move %zu and %zu",
+	       round, reads.began, writes.began, reads.over, writes.over);
+	if (!reads.began || !writes.began)
+		SKIP(return, "every request was done before the move");
+
+	ASSERT_EQ(io_uring_unregister_buffers(&ring), 0);
+	io_uring_queue_exit(&ring);
+	ASSERT_EQ(relocate(from, NR_REQUESTS, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(&self->arena, left, 4 + NR_REQUESTS));
+	EXPECT_TRUE(healthy(&self->arena, to, NR_REQUESTS, 100 + round - 1));
+	EXPECT_TRUE(healthy(&self->arena, left, 4, 9));
+	close(file);
+}
+
+/* Submitted before the move, but sure to start after it, by a linked request. */
+TEST_F(pinned, io_uring_linked)
+{
+	struct iovec vec = { .iov_base = self->ptr, .iov_len = bytes(NR) };
+	char *data = arena_map(&self->arena, 150, NR);
+	int file = open_direct();
+	struct io_uring_sqe *sqe;
+	struct io_uring ring;
+	int fds[2], i;
+	char byte;
+
+	if (file < 0)
+		SKIP(return, "no direct I/O here");
+	if (io_uring_queue_init(NR_REQUESTS, &ring, 0))
+		SKIP(return, "no io_uring");
+	if (io_uring_register_buffers(&ring, &vec, 1))
+		SKIP(return, "cannot register a buffer");
+	ASSERT_EQ(pipe(fds), 0);
+	fill(data, NR, 3);
+	ASSERT_EQ(pwrite(file, data, bytes(NR), 0), (ssize_t)bytes(NR));
+
+	/* One page each, the odd ones are written and the even ones read. */
+	sqe = io_uring_get_sqe(&ring);
+	io_uring_prep_read(sqe, fds[0], &byte, 1, 0);
+	for (i = 0; i < NR; i++) {
+		sqe->flags |= IOSQE_IO_LINK;
+		sqe = io_uring_get_sqe(&ring);
+		if (i & 1)
+			io_uring_prep_write_fixed(sqe, file, self->ptr + bytes(i),
+						  psize(), bytes(i), 0);
+		else
+			io_uring_prep_read_fixed(sqe, file, self->ptr + bytes(i),
+						 psize(), bytes(i), 0);
+	}
+	ASSERT_EQ(io_uring_submit(&ring), NR + 1);
+	move_pinned(_metadata, self, variant->flags);
+	EXPECT_EQ(io_uring_cq_ready(&ring), 0);
+	fill(self->to, NR, 4);
+	ASSERT_EQ(write(fds[1], "x", 1), 1);
+	reap_requests(_metadata, &ring, 1, 1);
+	reap_requests(_metadata, &ring, NR, psize());
+
+	ASSERT_EQ(pread(file, data, bytes(NR), 0), (ssize_t)bytes(NR));
+	for (i = 0; i < NR; i++) {
+		const unsigned long seed = i & 1 ? 4 : 3;
+
+		EXPECT_TRUE(intact_from(self->to + bytes(i), 1, seed, i));
+		EXPECT_TRUE(intact_from(data + bytes(i), 1, seed, i));
+	}
+	ASSERT_EQ(io_uring_unregister_buffers(&ring), 0);
+	io_uring_queue_exit(&ring);
+	fill(self->to, NR, 5);
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 5));
+	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
+	close(file);
+	close(fds[0]);
+	close(fds[1]);
 }
 #endif
 

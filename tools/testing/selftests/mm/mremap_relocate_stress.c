@@ -1,238 +1,973 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /*
- * Relocate random parts of a range, over and over, while its pages are migrated
- * between nodes, reclaimed, compacted and split, and now and then the process
- * forks. Every page holds a number that tells where it was written, kept in a
- * shadow of the layout, so that a page lost, swapped or stale is noticed. The
- * work is bounded by counts, not by time.
+ * Relocate random parts of a range, while everybody else who locks folios is at
+ * work on its pages.
  *
- *	arena, all of it mapped; what has moved away is mapped anew, empty
+ *	arena, all of it mapped
  *	|---AAAA----------BB------CCCCCCC--------D---|
- *	     |______________^  mremap(RELOCATE) of any part
+ *	     |______________^  mremap() of any part to any place; what has moved
+ *			       away is mapped anew, empty, and written again
+ *
+ * Most movers of pages do not take the mmap lock, or not for all of their work,
+ * so they meet relocation at every point of it. Each is a thread or a process,
+ * and makes one try for each move. To have run is not enough: each counts what
+ * it did to the pages of the arena, and one that did next to nothing is a
+ * failure, since nothing was tested against it.
+ *
+ * A page that was written has a serial number, which each of its words repeats.
+ * The layout is kept in a shadow, so that a page that is lost, stale, or some
+ * other page, is found out.
+ *
+ * Usage: mremap_relocate_stress [MOVES [SEED]]
+ *
+ * The seed decides on the moves, but not on how they meet with the movers.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <linux/mempolicy.h>
+#include <linux/perf_event.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+#include <mm/gup_test.h>
 #include "kselftest.h"
 #include "mremap_relocate_util.h"
 
-#define ARENA_PAGES	(16 * 512)
-#ifndef MPOL_MF_MOVE
-#define MPOL_MF_MOVE	2
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT	21
 #endif
 
-static unsigned long page_size;
-static char *arena;
-/* What the first word of each page of the arena must be; 0 if unmapped. */
-static unsigned long shadow[ARENA_PAGES];
-static atomic_int stop;
-static atomic_ulong migrated, advised;
-static unsigned int seed = 1;
+#define UNIT		((2ul << 20) / psize())	/* A PMD's worth, on x86. */
+#define NR		(16 * UNIT)
+#define NR_MAX		(16 * 512)
+#define MOVES		100
+#define ENOUGH_RELOCATED 10
+/* How many times as many moves are made for a mover that lags behind. */
+#define PATIENCE	20
+
+#define MEMORY		"/sys/devices/system/memory/"
+
+struct mover {
+	const char *name;
+	const char *unit;		/* What it counts. */
+	unsigned long enough;
+
+	/* Returns why there is no such mover, or NULL. */
+	const char *(*setup)(struct mover *mover);
+	/* Try once. Returns what it did, unless that is counted by events. */
+	unsigned long (*once)(struct mover *mover);
+	void (*cleanup)(struct mover *mover);
+	const char * const *events;
+	bool own_process;
+	/*
+	 * Goes by pfn, or puts memory offline. Only one of these works at a
+	 * time, as others may find that the struct page that they look at, of
+	 * a block that was just online, has been poisoned. Compaction may crash
+	 * then, and no mremap() is needed for it.
+	 */
+	bool locks_pfns;
+
+	unsigned int seed;
+	unsigned long tries, done;
+	const char *absent;
+	bool ready, uncounted;
+	pthread_t thread;
+	pid_t pid;
+};
+
+/* Shared by all the processes. */
+struct shared {
+	unsigned int moves;		/* A futex: the movers wait for it. */
+	bool stop;
+	pthread_mutex_t pfn_lock;
+	struct mover movers[];
+};
+
+static struct shared *shared;
+static struct arena arena;
+static pid_t mm_owner;
+static unsigned int seed;
 
 static unsigned int rnd(unsigned int n)
 {
 	return rand_r(&seed) % n;
 }
 
-static char *page_at(unsigned long i)
+static unsigned int mover_rnd(struct mover *mover, unsigned int n)
 {
-	return arena + i * page_size;
+	return rand_r(&mover->seed) % n;
 }
 
-static void *migrator(void *arg)
-{
-	enum { NR = 256 };
-	static void *pages[NR];
-	static int nodes[NR], status[NR];
-	unsigned int s = 7, node = 0;
-
-	while (!atomic_load(&stop)) {
-		unsigned long from = rand_r(&s) % (ARENA_PAGES - NR);
-
-		node ^= 1;
-		for (int i = 0; i < NR; i++) {
-			pages[i] = page_at(from + i);
-			nodes[i] = node;
-		}
-		if (!syscall(SYS_move_pages, 0, NR, pages, nodes, status,
-			     MPOL_MF_MOVE))
-			for (int i = 0; i < NR; i++)
-				if (status[i] == (int)node)
-					atomic_fetch_add(&migrated, 1);
-	}
-	return NULL;
-}
-
-static void *reclaimer(void *arg)
-{
-	unsigned int s = 11;
-
-	while (!atomic_load(&stop)) {
-		unsigned long from = rand_r(&s) % (ARENA_PAGES - 512);
-
-		if (!madvise(page_at(from), 512 * page_size, MADV_PAGEOUT))
-			atomic_fetch_add(&advised, 1);
-	}
-	return NULL;
-}
-
-static void write_once(const char *path, const char *what)
+static bool write_text(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY);
+	bool ret;
 
-	/* What this kernel does not offer, the other threads make up for. */
-	if (fd < 0 || write(fd, what, strlen(what)) < 0)
-		sched_yield();
-	if (fd >= 0)
-		close(fd);
+	if (fd < 0)
+		return false;
+	ret = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+	close(fd);
+	return ret;
 }
 
-static void *splitter(void *arg)
+/*
+ * What a mover does to the page tables of the arena is counted by tracepoints,
+ * for its thread alone. These are hit wherever folios are migrated or split.
+ */
+static const char * const migration_events[] = {
+	"migrate/set_migration_pte", "thp/set_migration_pmd", NULL
+};
+
+/* Reclaim has none with an address. */
+static const char * const reclaim_events[] = {
+	"vmscan/mm_vmscan_write_folio", NULL
+};
+
+static int open_event(const char *event, bool in_arena)
 {
-	while (!atomic_load(&stop)) {
-		write_once("/sys/kernel/debug/split_huge_pages", "1");
-		write_once("/proc/sys/vm/compact_memory", "1");
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_TRACEPOINT,
+		.size = sizeof(attr),
+	};
+	char path[128], text[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/kernel/tracing/events/%s/id", event);
+	if (!read_file(path, text, sizeof(text)))
+		return -1;
+	attr.config = strtoul(text, NULL, 0);
+	fd = syscall(__NR_perf_event_open, &attr, 0, -1, -1, 0);
+	if (fd < 0 || !in_arena)
+		return fd;
+	snprintf(text, sizeof(text), "addr >= 0x%lx && addr < 0x%lx",
+		 (unsigned long)arena.base, (unsigned long)at(&arena, NR));
+	if (!ioctl(fd, PERF_EVENT_IOC_SET_FILTER, text))
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static unsigned long read_event(int fd)
+{
+	__u64 count;
+
+	return read(fd, &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+
+static unsigned long allowed_nodes, node_mask[2];
+static int node_nr[2];
+
+static const char *need_two_nodes(struct mover *mover)
+{
+	int node, found = 0;
+
+	syscall(__NR_get_mempolicy, NULL, &allowed_nodes,
+		8 * sizeof(allowed_nodes), NULL, MPOL_F_MEMS_ALLOWED);
+	for (node = 0; node < 64 && found < 2; node++) {
+		if (!(allowed_nodes & 1ul << node))
+			continue;
+		node_nr[found] = node;
+		node_mask[found++] = 1ul << node;
 	}
+	return found < 2 ? "no second node with memory" : NULL;
+}
+
+static unsigned long move_pages_once(struct mover *mover)
+{
+	enum { MAX = 256 };
+	size_t first = mover_rnd(mover, NR - MAX), i;
+	int nodes[MAX], status[MAX];
+	void *pages[MAX];
+
+	for (i = 0; i < MAX; i++) {
+		pages[i] = at(&arena, first + i);
+		nodes[i] = node_nr[mover->tries & 1];
+	}
+	syscall(__NR_move_pages, 0, MAX, pages, nodes, status, MPOL_MF_MOVE);
+	return 0;
+}
+
+static unsigned long mbind_once(struct mover *mover)
+{
+	size_t first = mover_rnd(mover, NR - UNIT);
+
+	syscall(__NR_mbind, at(&arena, first), bytes(UNIT), MPOL_PREFERRED,
+		&node_mask[mover->tries & 1], 64, MPOL_MF_MOVE);
+	/* VMAs of different policies do not merge, so have no more than two. */
+	syscall(__NR_mbind, arena.base, bytes(NR), MPOL_DEFAULT, NULL, 0, 0);
+	return 0;
+}
+
+static unsigned long migrate_pages_once(struct mover *mover)
+{
+	syscall(__NR_migrate_pages, mm_owner, 64,
+		&node_mask[mover->tries & 1], &node_mask[!(mover->tries & 1)]);
+	return 0;
+}
+
+static const char *need_compaction(struct mover *mover)
+{
+	if (access("/proc/sys/vm/compact_memory", W_OK))
+		return "no /proc/sys/vm/compact_memory";
 	return NULL;
 }
 
-static void check_part(unsigned long from, unsigned long to, const char *when)
+static unsigned long compact_once(struct mover *mover)
 {
-	for (unsigned long i = from; i < to; i++) {
-		unsigned long *p = (unsigned long *)page_at(i);
+	write_text("/proc/sys/vm/compact_memory", "1");
+	return 0;
+}
 
-		if (shadow[i] && (p[0] != shadow[i] ||
-				  p[page_size / 8 - 1] != ~shadow[i]))
-			ksft_exit_fail_msg("%s: page %lu holds %lx, not %lx\n",
-					   when, i, p[0], shadow[i]);
+static const char *need_split(struct mover *mover)
+{
+	if (access("/sys/kernel/debug/split_huge_pages", W_OK))
+		return "no split_huge_pages in debugfs";
+	if (!read_pmd_pagesize())
+		return "no transparent huge pages";
+	return NULL;
+}
+
+static unsigned long split_once(struct mover *mover)
+{
+	const size_t first = mover_rnd(mover, NR - UNIT);
+	char text[128];
+
+	/* To small pages by their pfn, or to larger ones through the VMAs. */
+	snprintf(text, sizeof(text), "1");
+	if (mover->tries & 1)
+		snprintf(text, sizeof(text), "%d,0x%lx,0x%lx,%d", mm_owner,
+			 (unsigned long)at(&arena, first),
+			 (unsigned long)at(&arena, first + UNIT),
+			 2 + mover_rnd(mover, 4));
+	write_text("/sys/kernel/debug/split_huge_pages", text);
+	return 0;
+}
+
+static const char *need_swap(struct mover *mover)
+{
+	return can_swap() ? NULL : "no swap";
+}
+
+static unsigned long pageout_once(struct mover *mover)
+{
+	const size_t first = mover_rnd(mover, NR - UNIT);
+
+	madvise(at(&arena, first), bytes(UNIT), MADV_PAGEOUT);
+	return 0;
+}
+
+/*
+ * Unlike MADV_PAGEOUT, reclaim of a cgroup takes no mmap lock. The arena has a
+ * cgroup of its own, so that nobody else's pages are counted.
+ */
+#define CGROUP		"/sys/fs/cgroup/"
+#define OUR_CGROUP	CGROUP "mremap_relocate_stress/"
+
+static char old_cgroup[512];
+static bool enabled_memcg;
+
+static bool enter_cgroup(const char *path)
+{
+	char file[768], pid[32];
+
+	snprintf(file, sizeof(file), "%s/cgroup.procs", path);
+	snprintf(pid, sizeof(pid), "%d", mm_owner);
+	return write_text(file, pid);
+}
+
+static void cgroup_cleanup(struct mover *mover)
+{
+	enter_cgroup(old_cgroup);
+	rmdir(OUR_CGROUP);
+	if (enabled_memcg)
+		write_text(CGROUP "cgroup.subtree_control", "-memory");
+}
+
+static const char *cgroup_setup(struct mover *mover)
+{
+	char text[512], *path;
+
+	if (!can_swap())
+		return "no swap";
+	if (!read_file("/proc/self/cgroup", text, sizeof(text)))
+		return "no cgroups";
+	path = strstr(text, "0::/");
+	if (!path || access(CGROUP "cgroup.controllers", R_OK))
+		return "no cgroup2 in " CGROUP;
+	path[strcspn(path, "\n")] = '\0';
+	snprintf(old_cgroup, sizeof(old_cgroup), CGROUP "%s", path + 4);
+
+	if (!read_file(CGROUP "cgroup.subtree_control", text, sizeof(text)) ||
+	    !strstr(text, "memory"))
+		enabled_memcg = write_text(CGROUP "cgroup.subtree_control",
+					   "+memory");
+	mkdir(OUR_CGROUP, 0700);
+	if (!access(OUR_CGROUP "memory.reclaim", W_OK) &&
+	    enter_cgroup(OUR_CGROUP))
+		return NULL;
+	cgroup_cleanup(mover);
+	return "no memory.reclaim in a new cgroup";
+}
+
+static unsigned long reclaim_once(struct mover *mover)
+{
+	write_text(OUR_CGROUP "memory.reclaim", "256K swappiness=max");
+	return 0;
+}
+
+/*
+ * A memory block that is in ZONE_MOVABLE can always be put offline, and is the
+ * first place where its node puts new pages of the arena. So put one there, and
+ * in the end back to where it was.
+ */
+static int block;
+static char block_zone[32];
+static unsigned long blocks_offlined;
+
+static bool block_set(const char *state)
+{
+	/* An attempt goes on until it succeeds, or a signal ends it. */
+	const struct itimerval limit = { .it_value.tv_sec = 20 }, off = {};
+	char path[80];
+	bool ret;
+
+	snprintf(path, sizeof(path), MEMORY "memory%d/state", block);
+	setitimer(ITIMER_REAL, &limit, NULL);
+	ret = write_text(path, state);
+	setitimer(ITIMER_REAL, &off, NULL);
+	return ret;
+}
+
+static bool block_read_zone(char *zone, size_t size)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), MEMORY "memory%d/valid_zones", block);
+	if (!read_file(path, zone, size))
+		return false;
+	zone[strcspn(zone, "\n ")] = '\0';
+	return true;
+}
+
+/* To have interrupted the attempt is enough. */
+static void on_alarm(int sig)
+{
+}
+
+static const char *hotplug_setup(struct mover *mover)
+{
+	struct sigaction action = { .sa_handler = on_alarm };
+	int tries = 8;
+
+	sigaction(SIGALRM, &action, NULL);
+	if (access(MEMORY "block_size_bytes", R_OK))
+		return "no memory hotplug";
+
+	/* The last blocks are the least likely to hold the kernel's memory. */
+	for (block = 4096; block > 0 && tries; block--) {
+		if (!block_read_zone(block_zone, sizeof(block_zone)))
+			continue;
+		if (!strcmp(block_zone, "none"))
+			continue;
+		tries--;
+		if (!block_set("offline"))
+			continue;
+		if (block_set("online_movable"))
+			return NULL;
+		block_set("online");
+	}
+	return "no memory block can be put offline";
+}
+
+static unsigned long hotplug_once(struct mover *mover)
+{
+	if (!block_set("offline"))
+		return 0;
+	blocks_offlined++;
+	block_set("online_movable");
+	return 0;
+}
+
+static void hotplug_cleanup(struct mover *mover)
+{
+	const char *back = strcmp(block_zone, "Movable") ? "online_kernel" :
+							   "online_movable";
+	bool done = false;
+	int tries;
+
+	/* What is offline cannot be put offline, nor online what is online. */
+	for (tries = 0; tries < 10 && !done; tries++) {
+		block_set("offline");
+		done = block_set(back);
+	}
+	ksft_print_msg("memory block %d was put offline %lu times, and is %s in zone %s\n",
+		       block, blocks_offlined, done ? "again" : "NOT",
+		       block_zone);
+}
+
+static int gup_test;
+
+static const char *need_gup_test(struct mover *mover)
+{
+	gup_test = open("/sys/kernel/debug/gup_test", O_RDWR);
+	if (gup_test < 0)
+		return "no /sys/kernel/debug/gup_test";
+	return NULL;
+}
+
+static unsigned long gup_fast_once(struct mover *mover)
+{
+	struct gup_test args = {
+		.addr = (unsigned long)at(&arena, mover_rnd(mover, NR - 64)),
+		.size = bytes(64),
+		.nr_pages_per_call = 1,
+		.gup_flags = 1,			/* FOLL_WRITE */
+	};
+
+	if (ioctl(gup_test, PIN_FAST_BENCHMARK, &args))
+		return 0;
+	return args.size / psize();
+}
+
+static int idle_bitmap;
+
+static const char *need_page_idle(struct mover *mover)
+{
+	idle_bitmap = open("/sys/kernel/mm/page_idle/bitmap", O_RDWR);
+	if (idle_bitmap < 0)
+		return "no /sys/kernel/mm/page_idle/bitmap";
+	return NULL;
+}
+
+/* To mark a page as idle takes an rmap walk, which clears the accessed bits. */
+static unsigned long page_idle_once(struct mover *mover)
+{
+	size_t first = mover_rnd(mover, NR - 64), i;
+	unsigned long done = 0, pfn;
+
+	for (i = first; i < first + 64; i++) {
+		__u64 word;
+
+		pfn = pagemap_get_pfn(arena.pagemap, at(&arena, i));
+		if (pfn == -1ul || !pfn)
+			continue;
+		word = BIT_ULL(pfn % 64);
+		if (pwrite(idle_bitmap, &word, 8, pfn / 64 * 8) == 8 &&
+		    pread(idle_bitmap, &word, 8, pfn / 64 * 8) == 8 &&
+		    word & BIT_ULL(pfn % 64))
+			done++;
+	}
+	return done;
+}
+
+/* The thread that moves the range does this itself, as it has the shadow. */
+#define FORK	0
+
+static const struct mover movers[] = {
+	[FORK] = {
+		.name = "fork", .unit = "pages seen by children",
+	}, {
+		.name = "move_pages", .unit = "slots frozen",
+		.enough = 500, .setup = need_two_nodes,
+		.once = move_pages_once, .events = migration_events,
+	}, {
+		.name = "mbind", .unit = "slots frozen",
+		.enough = 500, .setup = need_two_nodes,
+		.once = mbind_once, .events = migration_events,
+	}, {
+		.name = "migrate_pages", .unit = "slots frozen",
+		.enough = 500, .setup = need_two_nodes, .own_process = true,
+		.once = migrate_pages_once, .events = migration_events,
+	}, {
+		.name = "compaction", .unit = "slots frozen",
+		.enough = 50, .setup = need_compaction, .own_process = true,
+		.once = compact_once, .events = migration_events,
+		.locks_pfns = true,
+	}, {
+		.name = "memory offline", .unit = "slots frozen",
+		.enough = 50, .setup = hotplug_setup, .own_process = true,
+		.once = hotplug_once, .cleanup = hotplug_cleanup,
+		.events = migration_events, .locks_pfns = true,
+	}, {
+		.name = "split", .unit = "slots frozen",
+		.enough = 500, .setup = need_split, .own_process = true,
+		.once = split_once, .events = migration_events,
+		.locks_pfns = true,
+	}, {
+		.name = "MADV_PAGEOUT", .unit = "folios written to swap",
+		.enough = 200, .setup = need_swap,
+		.once = pageout_once, .events = reclaim_events,
+	}, {
+		.name = "memory.reclaim", .unit = "folios written to swap",
+		.enough = 200, .setup = cgroup_setup, .own_process = true,
+		.once = reclaim_once, .cleanup = cgroup_cleanup,
+		.events = reclaim_events,
+	}, {
+		.name = "GUP-fast", .unit = "pages pinned",
+		.enough = 500, .setup = need_gup_test,
+		.once = gup_fast_once,
+	}, {
+		.name = "page_idle", .unit = "pages marked as idle",
+		.enough = 200, .setup = need_page_idle,
+		.once = page_idle_once, .locks_pfns = true,
+	},
+};
+
+/*
+ * Wait until a move has been made since the one that was seen last. Returns
+ * false if there will be no more.
+ */
+static bool wait_for_move(struct mover *mover, unsigned int *seen)
+{
+	/* If the process that moves the range dies, nobody wakes us. */
+	const struct timespec limit = { .tv_sec = 1 };
+
+	while (__atomic_load_n(&shared->moves, __ATOMIC_ACQUIRE) == *seen) {
+		if (mover->own_process && getppid() != mm_owner)
+			return false;
+		syscall(__NR_futex, &shared->moves, FUTEX_WAIT, *seen, &limit);
+	}
+	*seen = __atomic_load_n(&shared->moves, __ATOMIC_ACQUIRE);
+	return !__atomic_load_n(&shared->stop, __ATOMIC_ACQUIRE);
+}
+
+static void tell_movers(void)
+{
+	__atomic_fetch_add(&shared->moves, 1, __ATOMIC_RELEASE);
+	syscall(__NR_futex, &shared->moves, FUTEX_WAKE, INT_MAX);
+}
+
+static void *run_mover(void *arg)
+{
+	struct mover *mover = arg;
+	unsigned int seen = 0;
+	int fds[2], i;
+	cpu_set_t set;
+
+	/* Run elsewhere than the thread that moves the range. */
+	memset(&set, 0xff, sizeof(set));
+	sched_setaffinity(0, sizeof(set), &set);
+
+	mover->absent = mover->setup(mover);
+	for (i = 0; mover->events && mover->events[i]; i++) {
+		fds[i] = open_event(mover->events[i],
+				    mover->events == migration_events);
+		if (fds[i] < 0)
+			mover->uncounted = true;
+	}
+	__atomic_store_n(&mover->ready, true, __ATOMIC_RELEASE);
+	if (mover->absent)
+		return NULL;
+
+	while (wait_for_move(mover, &seen)) {
+		unsigned long done;
+
+		if (mover->locks_pfns)
+			pthread_mutex_lock(&shared->pfn_lock);
+		done = mover->once(mover);
+		if (mover->locks_pfns)
+			pthread_mutex_unlock(&shared->pfn_lock);
+		if (!mover->events)
+			done += mover->done;
+		for (i = 0; mover->events && mover->events[i]; i++)
+			done += read_event(fds[i]);
+		mover->tries++;
+		__atomic_store_n(&mover->done, done, __ATOMIC_RELEASE);
+	}
+	if (mover->locks_pfns)
+		pthread_mutex_lock(&shared->pfn_lock);
+	if (mover->cleanup)
+		mover->cleanup(mover);
+	if (mover->locks_pfns)
+		pthread_mutex_unlock(&shared->pfn_lock);
+	return NULL;
+}
+
+static void start_mover(struct mover *mover)
+{
+	pid_t pid;
+
+	if (!mover->once)
+		return;
+	fflush(stdout);
+	if (!mover->own_process) {
+		if (pthread_create(&mover->thread, NULL, run_mover, mover))
+			ksft_exit_fail_msg("cannot create a thread\n");
+	} else {
+		pid = fork();
+		if (pid < 0)
+			ksft_exit_fail_perror("fork");
+		if (!pid) {
+			run_mover(mover);
+			fflush(stdout);
+			_exit(0);
+		}
+		mover->pid = pid;
+	}
+	while (!__atomic_load_n(&mover->ready, __ATOMIC_ACQUIRE)) {
+		if (mover->pid && waitpid(mover->pid, NULL, WNOHANG))
+			ksft_exit_fail_msg("%s did not start\n", mover->name);
+		usleep(1000);
 	}
 }
 
-static void write_part(unsigned long from, unsigned long nr)
+static void end_mover(struct mover *mover)
 {
-	static unsigned long serial;
+	if (mover->own_process && !reap(mover->pid))
+		ksft_exit_fail_msg("%s did not end well\n", mover->name);
+	if (mover->once && !mover->own_process)
+		pthread_join(mover->thread, NULL);
+}
 
-	for (unsigned long i = from; i < from + nr; i++) {
-		unsigned long *p = (unsigned long *)page_at(i);
+static bool has_done_enough(struct mover *mover)
+{
+	return mover->absent || mover->uncounted ||
+	       __atomic_load_n(&mover->done, __ATOMIC_ACQUIRE) >= mover->enough;
+}
 
-		/* Leave some never faulted. */
+static unsigned long relocated, refused;
+
+static bool all_have_done_enough(void)
+{
+	size_t i;
+
+	if (relocated < ENOUGH_RELOCATED)
+		return false;
+	for (i = 0; i < ARRAY_SIZE(movers); i++) {
+		if (!has_done_enough(&shared->movers[i]))
+			return false;
+	}
+	return true;
+}
+
+/* The serial number of each page, 0 if nothing was written to it. */
+static unsigned int *shadow;
+
+static unsigned long word_of(unsigned int serial, size_t word)
+{
+	return serial ? (unsigned long)serial << 32 | word : 0;
+}
+
+struct move {
+	size_t from, to, nr;
+	int flags, err;
+};
+
+static struct move last_moves[16];
+static unsigned long nr_moves;
+
+static void print_last_moves(void)
+{
+	unsigned long i = nr_moves < ARRAY_SIZE(last_moves) ? 0 :
+			  nr_moves - ARRAY_SIZE(last_moves);
+
+	for (; i < nr_moves; i++) {
+		struct move *move = &last_moves[i % ARRAY_SIZE(last_moves)];
+
+		ksft_print_msg("move %lu: pages %zu to %zu went to %zu, flags %d: %s\n",
+			       i, move->from, move->from + move->nr - 1,
+			       move->to, move->flags,
+			       move->err ? strerror(move->err) : "done");
+	}
+}
+
+static void print_wrong(size_t page, size_t word, unsigned long found,
+			const char *when)
+{
+	const unsigned int serial = found >> 32;
+	size_t i;
+
+	ksft_print_msg("%s: page %zu at %p, word %zu is %lx instead of %lx\n",
+		       when, page, at(&arena, page), word, found,
+		       word_of(shadow[page], word));
+	for (i = 0; serial && i < NR; i++) {
+		if (shadow[i] == serial)
+			ksft_print_msg("that belongs to page %zu\n", i);
+	}
+	print_last_moves();
+}
+
+static bool verify(size_t first, size_t nr, const char *when)
+{
+	const size_t words = psize() / sizeof(unsigned long);
+	size_t page, i;
+
+	for (page = first; page < first + nr; page++) {
+		unsigned long *word = (unsigned long *)at(&arena, page);
+
+		for (i = 0; i < words; i++) {
+			if (word[i] == word_of(shadow[page], i))
+				continue;
+			print_wrong(page, i, word[i], when);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void write_some(size_t first, size_t nr)
+{
+	const size_t words = psize() / sizeof(unsigned long);
+	static unsigned int serial;
+	size_t page, i;
+
+	for (page = first; page < first + nr; page++) {
+		unsigned long *word = (unsigned long *)at(&arena, page);
+
 		if (!rnd(8))
 			continue;
-		shadow[i] = ++serial;
-		p[0] = shadow[i];
-		p[page_size / 8 - 1] = ~shadow[i];
+		shadow[page] = ++serial;
+		for (i = 0; i < words; i++)
+			word[i] = word_of(serial, i);
 	}
 }
 
-/* Map [from, from + nr) anew, empty. */
-static void map_part(unsigned long from, unsigned long nr, int prot)
+static void map_anew(size_t first, size_t nr)
 {
-	if (mmap(page_at(from), nr * page_size, prot,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
-	memset(shadow + from, 0, nr * sizeof(*shadow));
+	arena_map(&arena, first, nr);
+	madvise(at(&arena, first), bytes(nr), MADV_HUGEPAGE);
+	memset(shadow + first, 0, nr * sizeof(*shadow));
+}
+
+/* Does a child, while we go on, see what there was when it was forked? */
+static bool fork_once(void)
+{
+	struct mover *mover = &shared->movers[FORK];
+	int status;
+	pid_t pid;
+
+	if (mover->pid) {
+		if (!waitpid(mover->pid, &status, WNOHANG))
+			return true;
+		mover->pid = 0;
+		if (status) {
+			ksft_print_msg("the child ended with %x\n", status);
+			return false;
+		}
+		mover->done += NR;
+		return true;
+	}
+
+	/* It makes moves fall back, so most are to be made without one. */
+	if (rnd(16))
+		return true;
+	fflush(stdout);
+	mover->tries++;
+	pid = fork();
+	if (pid < 0)
+		ksft_exit_fail_perror("fork");
+	if (!pid) {
+		bool good = verify(0, NR, "in a child");
+
+		fflush(stdout);
+		_exit(!good);
+	}
+	mover->pid = pid;
+	return true;
+}
+
+static void pick_move(struct move *move)
+{
+	static const int flags[] = { MUST, MUST, MUST, RELOCATE, RELOCATE, 0 };
+
+	do {
+		/* Keep some of the huge pages whole, and cut others. */
+		size_t unit = rnd(4) ? 1 : UNIT;
+
+		move->nr = unit > 1 ? unit * (1 + rnd(2)) :
+			   1 + rnd(rnd(4) ? 64 : 3 * UNIT);
+		move->from = rnd((NR - move->nr) / unit + 1) * unit;
+		move->to = rnd((NR - move->nr) / unit + 1) * unit;
+	} while (move->from < move->to + move->nr &&
+		 move->to < move->from + move->nr);
+	move->flags = flags[rnd(ARRAY_SIZE(flags))];
+	move->err = 0;
+}
+
+static bool move_once(void)
+{
+	struct move move;
+
+	pick_move(&move);
+	if (relocate(at(&arena, move.from), move.nr, move.flags,
+		     at(&arena, move.to)) == MAP_FAILED)
+		move.err = errno;
+	last_moves[nr_moves++ % ARRAY_SIZE(last_moves)] = move;
+	tell_movers();
+
+	if (move.err) {
+		/* Shared with a child, or a folio that could not be split. */
+		if (move.err != EFAULT || move.flags != MUST) {
+			print_last_moves();
+			ksft_exit_fail_msg("mremap: %s\n", strerror(move.err));
+		}
+		refused++;
+		return verify(move.from, move.nr, "source of a refused move") &&
+		       verify(move.to, move.nr, "destination of a refused move");
+	}
+
+	relocated += move.flags == MUST;
+	memcpy(shadow + move.to, shadow + move.from,
+	       move.nr * sizeof(*shadow));
+	map_anew(move.from, move.nr);
+	if (rnd(2) && !verify(move.to, move.nr, "after the move"))
+		return false;
+	if (rnd(4))
+		write_some(move.from, move.nr);
+	return true;
+}
+
+/*
+ * How many pages are there on a node other than this one? The zero page is on
+ * none, and takes the place of empty pages when a folio is split.
+ */
+static size_t nr_left(int node, const char *what)
+{
+	static void *pages[NR_MAX];
+	static int status[NR_MAX];
+	size_t page, first = 0, left = 0;
+
+	for (page = 0; page < NR; page++)
+		pages[page] = at(&arena, page);
+	if (syscall(__NR_move_pages, 0, NR, pages, NULL, status, 0))
+		ksft_exit_fail_perror("move_pages");
+	for (page = 0; page < NR; page++) {
+		if (status[page] < 0 || status[page] == node)
+			continue;
+		if (!left++)
+			first = page;
+	}
+	if (left && what)
+		ksft_print_msg("%zu pages not %s, first %zu: flags %llx, folio of %zu\n",
+			       left, what, first,
+			       (unsigned long long)page_flags(&arena, pages[first]),
+			       folio_pages(&arena, pages[first]));
+	return left;
+}
+
+/*
+ * A folio with the wrong index can be read and written as if nothing were
+ * wrong, but not be found by those who start from the folio.
+ */
+static bool find_all(void)
+{
+	int node, tries;
+
+	/* No new huge pages from khugepaged, on whatever node. */
+	madvise(arena.base, bytes(NR), MADV_NOHUGEPAGE);
+	for (node = 0; nr_nodes() > 1 && node < 2; node++) {
+		migrate(arena.base, NR, node);
+		if (nr_left(node_nr[node], "migrated"))
+			return false;
+	}
+	if (!can_swap())
+		return true;
+	/* What was swapped in just now may be under writeback. */
+	for (tries = 0; tries < 1000; tries++) {
+		madvise(arena.base, bytes(NR), MADV_PAGEOUT);
+		if (!nr_left(-1, NULL))
+			return true;
+		usleep(5000);
+	}
+	return !nr_left(-1, "reclaimed");
+}
+
+static void report(struct mover *mover, bool cut_short)
+{
+	char text[160];
+
+	snprintf(text, sizeof(text), "%s: %lu %s in %lu tries", mover->name,
+		 mover->done, mover->unit, mover->tries);
+	if (mover->absent)
+		ksft_test_result_skip("%s: %s\n", mover->name, mover->absent);
+	else if (mover->uncounted)
+		ksft_test_result_skip("%s: cannot count, no tracepoint for perf\n",
+				      text);
+	else if (cut_short)
+		ksft_test_result_skip("%s: cut short\n", text);
+	else
+		ksft_test_result(has_done_enough(mover), "%s\n", text);
 }
 
 int main(int argc, char **argv)
 {
-	unsigned long moves = argc > 1 ? strtoul(argv[1], NULL, 0) : 60;
-	unsigned long done = 0, refused = 0, forks = 0;
-	pthread_t threads[3];
-	pid_t child = 0;
+	const unsigned long moves = argc > 1 ? strtoul(argv[1], NULL, 0) : MOVES;
+	bool good = true, found = false;
+	pthread_mutexattr_t attr;
+	size_t i, len;
 
-	page_size = sysconf(_SC_PAGESIZE);
+	seed = argc > 2 ? strtoul(argv[2], NULL, 0) : time(NULL) ^ getpid();
 	ksft_print_header();
-	ksft_set_plan(1);
-	arena = mmap(NULL, (ARENA_PAGES + 512) * page_size, PROT_NONE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (arena == MAP_FAILED)
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
-	arena = (char *)(((unsigned long)arena + 512 * page_size - 1) &
-			 -(512 * page_size));
-	map_part(0, ARENA_PAGES, PROT_READ | PROT_WRITE);
-	if (sys_mremap(arena, page_size, page_size,
-		       MREMAP_MAYMOVE | MREMAP_RELOCATE_ANON, NULL) == MAP_FAILED)
-		ksft_exit_skip("this kernel has no MREMAP_RELOCATE_ANON: %s\n", strerror(errno));
-	madvise(arena, ARENA_PAGES * page_size, MADV_HUGEPAGE);
-	write_part(0, ARENA_PAGES);
+	mm_owner = getpid();
+	arena_init(&arena, NR, bytes(UNIT));
+	if (relocate(arena_map(&arena, 0, 1), 1, RELOCATE, at(&arena, 1)) == MAP_FAILED)
+		ksft_exit_skip("no MREMAP_RELOCATE_ANON: %s\n", strerror(errno));
+	ksft_set_plan(3 + ARRAY_SIZE(movers));
+	ksft_print_msg("%lu moves, seed %u\n", moves, seed);
 
-	pthread_create(&threads[0], NULL, migrator, NULL);
-	pthread_create(&threads[1], NULL, reclaimer, NULL);
-	pthread_create(&threads[2], NULL, splitter, NULL);
+	len = sizeof(*shared) + sizeof(movers);
+	shared = mmap(NULL, len, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shadow = calloc(NR, sizeof(*shadow));
+	if (shared == MAP_FAILED || !shadow)
+		ksft_exit_fail_msg("out of memory\n");
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutex_init(&shared->pfn_lock, &attr);
+	memcpy(shared->movers, movers, sizeof(movers));
+	shared->movers[FORK].enough = NR;
 
-	for (unsigned long n = 0; n < moves; n++) {
-		unsigned long nr = 1 + rnd(rnd(4) ? 64 : 1500);
-		unsigned long from = rnd(ARENA_PAGES - nr);
-		unsigned long to = rnd(ARENA_PAGES - nr);
-		int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
-		void *res;
-
-		if (!rnd(4)) {		/* Keep some on PMD boundaries. */
-			nr = 512;
-			from = rnd(ARENA_PAGES / 512) * 512;
-			to = rnd(ARENA_PAGES / 512) * 512;
-		}
-		if (from < to + nr && to < from + nr)
-			continue;
-		flags |= rnd(2) ? MREMAP_MUST_RELOCATE_ANON :
-			 rnd(8) ? MREMAP_RELOCATE_ANON : 0;
-
-		if (!child && !rnd(64)) {
-			child = fork();
-			if (!child) {
-				/* See the same bytes for some time. */
-				check_part(0, ARENA_PAGES, "in the child");
-				_exit(0);
-			}
-			forks++;
-		} else if (child && !rnd(32)) {
-			int status;
-
-			waitpid(child, &status, 0);
-			if (!WIFEXITED(status) || WEXITSTATUS(status))
-				ksft_exit_fail_msg("child: %x\n", status);
-			child = 0;
-		}
-
-		res = sys_mremap(page_at(from), nr * page_size, nr * page_size,
-				 flags, page_at(to));
-		if (res == MAP_FAILED) {
-			if (errno == EFAULT && (flags & MREMAP_MUST_RELOCATE_ANON)) {
-				refused++;
-				check_part(from, from + nr, "after a refusal");
-				/* The destination is gone all the same. */
-				map_part(to, nr, PROT_READ | PROT_WRITE);
-				continue;
-			}
-			ksft_exit_fail_msg("mremap: %s\n", strerror(errno));
-		}
-		memcpy(shadow + to, shadow + from, nr * sizeof(*shadow));
-		map_part(from, nr, PROT_READ | PROT_WRITE);
-		madvise(page_at(from), nr * page_size, MADV_HUGEPAGE);
-		done++;
-		if (rnd(2))
-			check_part(to, to + nr, "after a move");
-		if (rnd(4))
-			write_part(from, nr);
+	/* The processes must be there before the pages, not to share them. */
+	for (i = 0; i < ARRAY_SIZE(movers); i++) {
+		shared->movers[i].seed = seed + i;
+		if (movers[i].own_process)
+			start_mover(&shared->movers[i]);
 	}
-	check_part(0, ARENA_PAGES, "at the end");
-	atomic_store(&stop, 1);
-	for (int i = 0; i < 3; i++)
-		pthread_join(threads[i], NULL);
-	check_part(0, ARENA_PAGES, "after the end");
-	ksft_print_msg("%lu moves, %lu refused, %lu forks, %lu pages migrated, %lu reclaims\n",
-		       done, refused, forks, atomic_load(&migrated),
-		       atomic_load(&advised));
-	ksft_test_result(done > 0, "no byte lost\n");
+	map_anew(0, NR);
+	write_some(0, NR);
+	for (i = 0; i < ARRAY_SIZE(movers); i++) {
+		if (!movers[i].own_process)
+			start_mover(&shared->movers[i]);
+	}
+
+	while (good && (nr_moves < moves || !all_have_done_enough()) &&
+	       nr_moves < PATIENCE * moves)
+		good = fork_once() && move_once();
+
+	if (shared->movers[FORK].pid && reap(shared->movers[FORK].pid))
+		shared->movers[FORK].done += NR;
+	else if (shared->movers[FORK].pid)
+		good = false;
+	__atomic_store_n(&shared->stop, true, __ATOMIC_RELEASE);
+	tell_movers();
+	for (i = 0; i < ARRAY_SIZE(movers); i++)
+		end_mover(&shared->movers[i]);
+
+	good = good && verify(0, NR, "at the end");
+	if (good)
+		found = find_all();
+	good = good && verify(0, NR, "after everything was migrated and reclaimed");
+
+	ksft_test_result(good, "every page has its bytes\n");
+	ksft_test_result(found, "every page is found\n");
+	ksft_test_result(relocated >= ENOUGH_RELOCATED,
+			 "%lu moves, %lu of them certainly relocated, %lu refused\n",
+			 nr_moves, relocated, refused);
+	for (i = 0; i < ARRAY_SIZE(movers); i++)
+		report(&shared->movers[i], !good);
 	ksft_finished();
 }

@@ -394,6 +394,39 @@ static bool test_relocate_keep_source(void)
 	return true;
 }
 
+/*
+ * The source may be the next VMA, and about to go, or to be kept by
+ * MREMAP_DONTUNMAP. It must not stand between the copy and its previous VMA:
+ *
+ *   |PPPP|    |SSSS|   ->   |PPPP|CCCC|SSSS|   ->   |PPPPCCCC|SSSS|
+ */
+static bool test_relocate_source_is_next(void)
+{
+	struct vm_area_struct *vma, *copy;
+	struct relocate_vma src, prev;
+	struct mm_struct mm = {};
+
+	vma = relocate_map_home(&mm, &src, RELOCATE_NEXT, RELOCATE_FAULTED);
+	relocate_map_home(&mm, &prev, RELOCATE_PREV, RELOCATE_FAULTED);
+	copy = copy_vma_relocated(vma, RELOCATE_DST, RELOCATE_LEN);
+	ASSERT_NE(copy, NULL);
+	ASSERT_EQ(copy->anon_vma, &prev.anon_vma);
+	ASSERT_EQ(vma_merge_relocated(copy, vma), prev.vma);
+	ASSERT_TRUE(relocate_is_at(prev.vma, RELOCATE_PREV, RELOCATE_NEXT));
+	ASSERT_TRUE(relocate_is_at(vma, RELOCATE_NEXT,
+				   RELOCATE_NEXT + RELOCATE_LEN));
+	ASSERT_EQ(mm.map_count, 2);
+	relocate_unmap_all(&mm);
+
+	/* For want of another, it is a neighbour: a part of it may stay. */
+	vma = relocate_map_home(&mm, &src, RELOCATE_NEXT, RELOCATE_FAULTED);
+	copy = copy_vma_relocated(vma, RELOCATE_DST, RELOCATE_LEN);
+	ASSERT_NE(copy, NULL);
+	ASSERT_EQ(copy->anon_vma, &src.anon_vma);
+	relocate_unmap_all(&mm);
+	return true;
+}
+
 /* Out of memory for the copy: there is none. For the merge: it can wait. */
 static bool test_relocate_nomem(void)
 {
@@ -576,6 +609,7 @@ static void run_relocate_tests(int *num_tests, int *num_fail)
 	TEST(relocate_other_flags);
 	TEST(relocate_strangers);
 	TEST(relocate_keep_source);
+	TEST(relocate_source_is_next);
 	TEST(relocate_nomem);
 	TEST(relocate_uffd);
 	TEST(relocate_copy_merges);

@@ -770,20 +770,6 @@ TEST_F(others, stack)
 	EXPECT_TRUE(intact(stack, NR / 4, 1));
 }
 
-static int open_uffd(__u64 features)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
-	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-	if (fd < 0)
-		return -1;
-	if (ioctl(fd, UFFDIO_API, &api)) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
 /* A range that userfaultfd watches for missing pages, with some missing. */
 TEST_F(others, uffd_missing)
 {

@@ -643,20 +643,6 @@ TEST_F(pages, hwpoison)
 	unpoison_memory(pfn[1]);
 }
 
-static int open_uffd(__u64 features)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
-	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-	if (fd < 0)
-		return -1;
-	if (ioctl(fd, UFFDIO_API, &api)) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
 static int wp_range(int uffd, char *ptr, size_t nr, bool protect)
 {
 	struct uffdio_writeprotect wp = {

@@ -18,9 +18,14 @@
  * The layout is kept in a shadow, so that a page that is lost, stale, or some
  * other page, is found out.
  *
- * Usage: mremap_relocate_stress [MOVES [SEED]]
+ * Usage: mremap_relocate_stress [offline] [MOVES [SEED]]
  *
  * The seed decides on the moves, but not on how they meet with the movers.
+ *
+ * With "offline", memory is put offline, and those are missing who go by pfn,
+ * compaction above all, and with it huge pages. They do not keep a block from
+ * being put offline while they look at its struct pages, which are poisoned
+ * then: compaction was seen to run into this.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -73,13 +78,7 @@ struct mover {
 	void (*cleanup)(struct mover *mover);
 	const char * const *events;
 	bool own_process;
-	/*
-	 * Goes by pfn, or puts memory offline. Only one of these works at a
-	 * time, as others may find that the struct page that they look at, of
-	 * a block that was just online, has been poisoned. Compaction may crash
-	 * then, and no mremap() is needed for it.
-	 */
-	bool locks_pfns;
+	enum { ALWAYS, IF_ONLINE, IF_OFFLINE } when;
 
 	unsigned int seed;
 	unsigned long tries, done;
@@ -93,11 +92,12 @@ struct mover {
 struct shared {
 	unsigned int moves;		/* A futex: the movers wait for it. */
 	bool stop;
-	pthread_mutex_t pfn_lock;
 	struct mover movers[];
 };
 
 static struct shared *shared;
+static size_t nr_movers;
+static bool offline;
 static struct arena arena;
 static pid_t mm_owner;
 static unsigned int seed;
@@ -456,10 +456,10 @@ static const char *need_page_idle(struct mover *mover)
 /* To mark a page as idle takes an rmap walk, which clears the accessed bits. */
 static unsigned long page_idle_once(struct mover *mover)
 {
-	size_t first = mover_rnd(mover, NR - 64), i;
+	size_t first = mover_rnd(mover, NR - UNIT), i;
 	unsigned long done = 0, pfn;
 
-	for (i = first; i < first + 64; i++) {
+	for (i = first; i < first + UNIT; i++) {
 		__u64 word;
 
 		pfn = pagemap_get_pfn(arena.pagemap, at(&arena, i));
@@ -496,17 +496,17 @@ static const struct mover movers[] = {
 		.name = "compaction", .unit = "slots frozen",
 		.enough = 50, .setup = need_compaction, .own_process = true,
 		.once = compact_once, .events = migration_events,
-		.locks_pfns = true,
+		.when = IF_ONLINE,
 	}, {
 		.name = "memory offline", .unit = "slots frozen",
 		.enough = 50, .setup = hotplug_setup, .own_process = true,
 		.once = hotplug_once, .cleanup = hotplug_cleanup,
-		.events = migration_events, .locks_pfns = true,
+		.events = migration_events, .when = IF_OFFLINE,
 	}, {
 		.name = "split", .unit = "slots frozen",
 		.enough = 500, .setup = need_split, .own_process = true,
 		.once = split_once, .events = migration_events,
-		.locks_pfns = true,
+		.when = IF_ONLINE,
 	}, {
 		.name = "MADV_PAGEOUT", .unit = "folios written to swap",
 		.enough = 200, .setup = need_swap,
@@ -523,7 +523,7 @@ static const struct mover movers[] = {
 	}, {
 		.name = "page_idle", .unit = "pages marked as idle",
 		.enough = 200, .setup = need_page_idle,
-		.once = page_idle_once, .locks_pfns = true,
+		.once = page_idle_once, .when = IF_ONLINE,
 	},
 };
 
@@ -574,13 +574,8 @@ static void *run_mover(void *arg)
 		return NULL;
 
 	while (wait_for_move(mover, &seen)) {
-		unsigned long done;
+		unsigned long done = mover->once(mover);
 
-		if (mover->locks_pfns)
-			pthread_mutex_lock(&shared->pfn_lock);
-		done = mover->once(mover);
-		if (mover->locks_pfns)
-			pthread_mutex_unlock(&shared->pfn_lock);
 		if (!mover->events)
 			done += mover->done;
 		for (i = 0; mover->events && mover->events[i]; i++)
@@ -588,12 +583,8 @@ static void *run_mover(void *arg)
 		mover->tries++;
 		__atomic_store_n(&mover->done, done, __ATOMIC_RELEASE);
 	}
-	if (mover->locks_pfns)
-		pthread_mutex_lock(&shared->pfn_lock);
 	if (mover->cleanup)
 		mover->cleanup(mover);
-	if (mover->locks_pfns)
-		pthread_mutex_unlock(&shared->pfn_lock);
 	return NULL;
 }
 
@@ -647,7 +638,7 @@ static bool all_have_done_enough(void)
 
 	if (relocated < ENOUGH_RELOCATED)
 		return false;
-	for (i = 0; i < ARRAY_SIZE(movers); i++) {
+	for (i = 0; i < nr_movers; i++) {
 		if (!has_done_enough(&shared->movers[i]))
 			return false;
 	}
@@ -739,7 +730,8 @@ static void write_some(size_t first, size_t nr)
 static void map_anew(size_t first, size_t nr)
 {
 	arena_map(&arena, first, nr);
-	madvise(at(&arena, first), bytes(nr), MADV_HUGEPAGE);
+	if (!offline)
+		madvise(at(&arena, first), bytes(nr), MADV_HUGEPAGE);
 	memset(shadow + first, 0, nr * sizeof(*shadow));
 }
 
@@ -903,44 +895,61 @@ static void report(struct mover *mover, bool cut_short)
 		ksft_test_result(has_done_enough(mover), "%s\n", text);
 }
 
+/* Those who can work at the same time. */
+static void pick_movers(void)
+{
+	const size_t len = sizeof(*shared) + sizeof(movers);
+	const int not_now = offline ? IF_ONLINE : IF_OFFLINE;
+	size_t i;
+
+	shared = mmap(NULL, len, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		ksft_exit_fail_perror("mmap");
+	for (i = 0; i < ARRAY_SIZE(movers); i++) {
+		if (movers[i].when != not_now)
+			memcpy(&shared->movers[nr_movers++], &movers[i],
+			       sizeof(*movers));
+	}
+	shared->movers[FORK].enough = NR;
+}
+
 int main(int argc, char **argv)
 {
-	const unsigned long moves = argc > 1 ? strtoul(argv[1], NULL, 0) : MOVES;
 	bool good = true, found = false;
-	pthread_mutexattr_t attr;
-	size_t i, len;
+	unsigned long moves;
+	size_t i;
 
+	if (argc > 1 && !strcmp(argv[1], "offline")) {
+		offline = true;
+		argc--;
+		argv++;
+	}
+	moves = argc > 1 ? strtoul(argv[1], NULL, 0) : MOVES;
 	seed = argc > 2 ? strtoul(argv[2], NULL, 0) : time(NULL) ^ getpid();
 	ksft_print_header();
 	mm_owner = getpid();
 	arena_init(&arena, NR, bytes(UNIT));
 	if (relocate(arena_map(&arena, 0, 1), 1, RELOCATE, at(&arena, 1)) == MAP_FAILED)
 		ksft_exit_skip("no MREMAP_RELOCATE_ANON: %s\n", strerror(errno));
-	ksft_set_plan(3 + ARRAY_SIZE(movers));
+	pick_movers();
+	ksft_set_plan(3 + nr_movers);
 	ksft_print_msg("%lu moves, seed %u\n", moves, seed);
 
-	len = sizeof(*shared) + sizeof(movers);
-	shared = mmap(NULL, len, PROT_READ | PROT_WRITE,
-		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	shadow = calloc(NR, sizeof(*shadow));
-	if (shared == MAP_FAILED || !shadow)
+	if (!shadow)
 		ksft_exit_fail_msg("out of memory\n");
-	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-	pthread_mutex_init(&shared->pfn_lock, &attr);
-	memcpy(shared->movers, movers, sizeof(movers));
-	shared->movers[FORK].enough = NR;
 
 	/* The processes must be there before the pages, not to share them. */
-	for (i = 0; i < ARRAY_SIZE(movers); i++) {
+	for (i = 0; i < nr_movers; i++) {
 		shared->movers[i].seed = seed + i;
-		if (movers[i].own_process)
+		if (shared->movers[i].own_process)
 			start_mover(&shared->movers[i]);
 	}
 	map_anew(0, NR);
 	write_some(0, NR);
-	for (i = 0; i < ARRAY_SIZE(movers); i++) {
-		if (!movers[i].own_process)
+	for (i = 0; i < nr_movers; i++) {
+		if (!shared->movers[i].own_process)
 			start_mover(&shared->movers[i]);
 	}
 
@@ -954,7 +963,7 @@ int main(int argc, char **argv)
 		good = false;
 	__atomic_store_n(&shared->stop, true, __ATOMIC_RELEASE);
 	tell_movers();
-	for (i = 0; i < ARRAY_SIZE(movers); i++)
+	for (i = 0; i < nr_movers; i++)
 		end_mover(&shared->movers[i]);
 
 	good = good && verify(0, NR, "at the end");
@@ -967,7 +976,7 @@ int main(int argc, char **argv)
 	ksft_test_result(relocated >= ENOUGH_RELOCATED,
 			 "%lu moves, %lu of them certainly relocated, %lu refused\n",
 			 nr_moves, relocated, refused);
-	for (i = 0; i < ARRAY_SIZE(movers); i++)
+	for (i = 0; i < nr_movers; i++)
 		report(&shared->movers[i], !good);
 	ksft_finished();
 }

@@ -154,6 +154,8 @@ static inline bool healthy(struct arena *arena, char *ptr, size_t nr,
 	return healthy_from(arena, ptr, nr, seed, 0);
 }
 
+int open_uffd(__u64 features);
+
 /* Processes in lock step. */
 struct step {
 	int fds[2][2];

@@ -48,6 +48,7 @@
 #include <asm/tlb.h>
 
 #include "internal.h"
+#include "memcontrol-v1.h"
 #include "mremap_relocate.h"
 #include "swap.h"
 
@@ -204,12 +205,14 @@ static unsigned int table_nr_users(struct vm_area_struct *vma,
 
 /*
  * Take a locked folio that is not mapped out of the swap cache, if the swap
- * device has all of it and nobody else a reference.
+ * device has all of it and nobody else a reference. With memory+swap accounting
+ * the charge for the swap space is the folio's, and would go with it.
  */
 static bool drop_swap_cached(struct folio *folio)
 {
 	if (folio_mapped(folio) || !folio_test_swapcache(folio) ||
-	    folio_ref_count(folio) != folio_nr_pages(folio) + 1)
+	    folio_ref_count(folio) != folio_nr_pages(folio) + 1 ||
+	    do_memsw_account())
 		return false;
 	/* It is made dirty before the reference goes, see __remove_mapping(). */
 	smp_rmb();
@@ -247,6 +250,7 @@ static int check_folio(struct source *src, struct folio *folio,
 	const unsigned long end = addr + (min(nr - page, nr_from) << PAGE_SHIFT);
 	unsigned int users = 0;
 	unsigned long next;
+	int err;
 
 	/* relocate_check() does not un-share what has been swapped out. */
 	if (folio_test_ksm(folio))
@@ -273,7 +277,10 @@ static int check_folio(struct source *src, struct folio *folio,
 	src->needs_split = true;
 	if (!src->may_split)
 		return 0;
-	return split_cut_folio(folio) ? -EFAULT : -EAGAIN;
+	err = split_cut_folio(folio);
+	if (err)
+		return err == -EINTR ? err : -EFAULT;
+	return -EAGAIN;
 }
 
 /* As check_folio(), for the PTEs of [addr, end) in one page table. */

@@ -1362,7 +1362,7 @@ TEST_F(shapes, mapped_in_child)
 
 	if (!pid) {
 		test_shape(_metadata, &self->arena, &variant->shape, CHILD, MUST);
-		_exit(0);
+		_exit(_metadata->exit_code);
 	}
 	EXPECT_TRUE(reap(pid));
 }
@@ -1397,7 +1397,7 @@ TEST_F(shapes, as_if_mapped_there)
 			vmas[i] = nr_vmas(arena, at(arena, first[i]), 15);
 		EXPECT_EQ(vmas[0], vmas[1]);
 		EXPECT_TRUE(healthy(arena, at(arena, first[1] + 5), 5, 1));
-		_exit(0);
+		_exit(_metadata->exit_code);
 	}
 	EXPECT_TRUE(reap(pid));
 }

@@ -712,7 +712,24 @@ TEST_F(others, sealed)
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
 	/* A sealed mapping cannot be taken down before the process ends. */
-	_exit(0);
+	_exit(_metadata->exit_code);
+}
+
+/* With MREMAP_MUST_RELOCATE_ANON, one of several keeps all where they are. */
+TEST_F(others, sealed_in_part)
+{
+	const size_t half = NR / 2;
+
+	if (syscall(__NR_mseal, self->ptr + bytes(half), bytes(half), 0))
+		SKIP(return, "no mseal()");
+	ASSERT_EQ(nr_vmas(&self->arena, self->ptr, NR), 2);
+	snapshot_take(&self->snap, &self->arena, self->ptr, NR);
+	EXPECT_EQ(relocate(self->ptr, NR, variant->flags | MUST, self->to),
+		  MAP_FAILED);
+	EXPECT_EQ(errno, EPERM);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
+	_exit(_metadata->exit_code);
 }
 
 TEST_F(others, sealed_destination)
@@ -724,7 +741,7 @@ TEST_F(others, sealed_destination)
 	EXPECT_EQ(errno, EPERM);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
-	_exit(0);
+	_exit(_metadata->exit_code);
 }
 
 /* Pages that the kernel may drop: whatever it kept is there. */

@@ -1153,10 +1153,14 @@ static void move_half(struct __test_metadata *_metadata, struct range *range)
 	struct arena *arena = &range->arena;
 	const size_t half = range->unit / 2;
 	char *ptr = range->ptr, *to = range->to;
-	int err;
+	int err = EFAULT, try;
 
 	ASSERT_EQ(pthread_create(&thaw.thread, NULL, thawer, &thaw), 0);
-	err = relocate(ptr, half, MUST, to) == to ? 0 : errno;
+	/* Who ends the writeback may have the folio for a moment longer. */
+	for (try = 0; try < PATIENCE && err; try++) {
+		err = relocate(ptr, half, MUST, to) == to ? 0 : errno;
+		sched_yield();
+	}
 	__atomic_store_n(&thaw.returned, true, __ATOMIC_RELEASE);
 	ASSERT_EQ(pthread_join(thaw.thread, NULL), 0);
 	ASSERT_FALSE(thaw.failed);

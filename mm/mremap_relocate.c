@@ -664,7 +664,7 @@ static bool lock_slots(struct pagetable_move_control *pmc, unsigned long addr,
 		pte_unmap_unlock(slots->old_ptep, slots->old_ptl);
 		return false;
 	}
-	/* As move_ptes() has it: with mmap_lock, other moves are shut out. */
+	/* In the order of move_ptes(); other calls of mremap() are shut out. */
 	if (slots->new_ptl != slots->old_ptl)
 		spin_lock_nested(slots->new_ptl, SINGLE_DEPTH_NESTING);
 	flush_tlb_batched_pending(mm);

@@ -806,7 +806,7 @@ static void relocate_tables_freed(struct kunit *test)
 static void fault_late(struct vm_area_struct *vma, unsigned long addr)
 {
 	/* All that a fault behind the VMA does to the page table it shares. */
-	VM_WARN_ON_ONCE(pte_alloc(vma->vm_mm, mm_find_pmd(vma->vm_mm, vma->vm_end)));
+	WARN_ON_ONCE(pte_alloc(vma->vm_mm, mm_find_pmd(vma->vm_mm, vma->vm_end)));
 }
 
 /*

@@ -86,14 +86,12 @@ else
 fi
 
 # Ctrl-C goes to the whole process group: whatever runs ends first, then the
-# shell comes here.  Only the outermost script says so.  (Inside a function
-# whose output is redirected, so is the handler's: hence 8.)
-exec 8>&2
+# shell comes here.  Only the outermost script says so.
 _tick=
 _interrupted() {
 	[ -z "$_tick" ] || kill "$_tick" 2>/dev/null
 	[ -n "$1" ] || printf '\n%s\n' \
-		"interrupted; run the same command again to go on" >&8
+		"interrupted; run the same command again to go on" >&2
 	exit 130
 }
 trap "_interrupted '${RUN_NESTED:-}'" INT
@@ -132,13 +130,17 @@ _install() {
 	"$@" || { apt-get update && "$@"; }
 }
 
-# lock FILE: one run at a time, until this script and its children end.
-lock() {
+# locked FILE FUNCTION [ARG]...: one run at a time, until this script ends.
+# The shell keeps the lock; no program that FUNCTION starts gets it.
+locked() {
 	mkdir -p "$(dirname "$1")"
 	exec 9>"$1" || die "cannot write $1"
-	flock -n 9 && return
-	say "waiting for another run to end ($1)"
-	flock 9
+	flock -n 9 || {
+		say "waiting for another run to end ($1)"
+		flock 9
+	}
+	shift
+	"$@" 9>&-
 }
 
 # need_space DIR MEGABYTES "what"
@@ -149,8 +151,19 @@ need_space() {
 		die "$3 needs $2 MB in $1, and only $_free MB are free"
 }
 
+# hint_memory MEGABYTES "what" "what helps": on a machine that is too small,
+# one line before the step that may fail for it.
+hint_memory() {
+	_free=$(awk '/^MemAvailable|^SwapFree/ { kb += $2 }
+		END { print int(kb / 1024) }' /proc/meminfo)
+	[ "$_free" -ge "$1" ] ||
+		say "hint: $2 may need $1 MB of memory, and $_free MB are" \
+			"available; $3"
+}
+
 # long LOGFILE "what" CMD...: run CMD with its output in LOGFILE, and show
-# that it lives.  CMD stays in the foreground, so that Ctrl-C reaches it.
+# that it lives.  CMD stays in the foreground, so that Ctrl-C reaches it, and
+# gets a subshell, so that the handler of Ctrl-C can still write to stderr.
 long() {
 	_log=$1
 	_what=$2
@@ -158,10 +171,10 @@ long() {
 	mkdir -p "$(dirname "$_log")"
 	: >"$_log" || die "cannot write $_log"
 	_start=$(date +%s)
-	_ticker "$$" 8>&- 9>&- &
+	_ticker "$$" &
 	_tick=$!
 	_rc=0
-	"$@" >"$_log" 2>&1 </dev/null || _rc=$?
+	("$@") >"$_log" 2>&1 </dev/null || _rc=$?
 	kill "$_tick" 2>/dev/null || :
 	wait "$_tick" 2>/dev/null || :
 	_tick=

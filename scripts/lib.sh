@@ -262,6 +262,22 @@ skipped=0
 pass() { passed=$((passed + 1)); echo "ok - $*"; }
 fail() { failed=$((failed + 1)); echo "not ok - $*"; }
 skip() { skipped=$((skipped + 1)); echo "skip - $*"; }
+
+# judge_skip SUITE "PROGRAM: TEST # REASON": one that series/BASE/skips does
+# not expect is a failure.
+judge_skip() {
+	while read -r _suite _pattern; do
+		[ "$_suite" = "$1" ] || continue
+		_pattern=${_pattern%% # *}
+		case $2 in
+		$_pattern | $_pattern' # '*)
+			skip "$2"
+			return ;;
+		esac
+	done <"$SERIES/skips"
+	fail "$2 (series/$BASE/skips does not expect this skip)"
+}
+
 finish() {
 	echo "$1: $passed passed, $failed failed, $skipped skipped"
 	[ "$failed" = 0 ]

@@ -244,10 +244,20 @@ kernel_version() {
 # One line per commit of the series: PATCH [FILE OF OURS]...  In the file, a
 # commit's files may also stand on indented lines below it.
 series_lines() {
-	awk '/^[ \t]*(#|$)/ { next }
+	awk '/^[ \t]*(#|\[|$)/ { next }
 	     /^[^ \t]/ && line != "" { print line; line = "" }
 	     { $1 = $1; line = line (line == "" ? "" : " ") $0 }
 	     END { if (line != "") print line }' "${1:-$SERIES/series}"
+}
+
+# One line per mail thread: NUMBER-OF-PATCHES NAME.  In the file, [NAME] stands
+# before the first patch of each; without such lines all is one, and NAME empty.
+series_parts() {
+	awk '/^[ \t]*(#|$)/ { next }
+	     /^\[[a-z0-9-]+\]$/ { name[++n] = substr($0, 2, length($0) - 2); next }
+	     /^[^ \t]/ { if (!n) n = 1; patches[n]++ }
+	     END { for (i = 1; i <= n; i++) print patches[i] + 0, name[i] }
+	' "${1:-$SERIES/series}"
 }
 
 # The mode of a file of ours, as git writes it

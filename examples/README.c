@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The examples of README.md: README-1.c, README-2.c are its code blocks.
+ */
+#define _GNU_SOURCE
+#include "examples.h"
+#include "README-1.c"
+
+#ifndef MREMAP_MUST_RELOCATE_ANON
+#define MREMAP_MUST_RELOCATE_ANON 16
+#endif
+
+static void move_or_else(void *from, size_t len, void *to)
+{
+#include "README-2.c"
+}
+
+static void two_blocks(int flag, int nr_mappings, const char *what)
+{
+	char *to = reserve(2 * SZ);
+	bool moved = !move_block(block(NULL, 'a'), SZ, to, flag) &&
+		     !move_block(block(NULL, 'b'), SZ, to + SZ, flag);
+
+	check(moved && holds(to, 'a') && holds(to + SZ, 'b') &&
+	      mappings(to, 2 * SZ) == nr_mappings, what);
+}
+
+int main(void)
+{
+	char *from, *to;
+	pid_t child;
+
+	check(relocate_flag() == MREMAP_RELOCATE_ANON,
+	      "relocate_flag() finds the flag");
+	two_blocks(relocate_flag(), 1, "move_block() with it: one mapping");
+	two_blocks(0, 2, "move_block() without it: two");
+
+	old_kernel = true;
+	check(!relocate_flag(), "relocate_flag() is 0 on a kernel without it");
+	two_blocks(relocate_flag(), 2, "move_block() moves all the same");
+	old_kernel = false;
+
+	to = reserve(2 * SZ);
+	move_or_else(block(NULL, 'a'), SZ, to);
+	move_or_else(block(NULL, 'b'), SZ, to + SZ);
+	check(holds(to, 'a') && holds(to + SZ, 'b') &&
+	      mappings(to, 2 * SZ) == 1, "the other flag: one mapping");
+
+	to = reserve(SZ);
+	from = block(NULL, 'a');
+	child = share();
+	errno = 0;
+	check(move_block(from, SZ, to, MREMAP_MUST_RELOCATE_ANON) &&
+	      errno == EFAULT && holds(from, 'a'),
+	      "the other flag fails with EFAULT for what is shared");
+	move_or_else(from, SZ, to);
+	check(holds(to, 'a') && !mappings(from, SZ), "... and then it is moved");
+	unshare_from(child);
+	return nr_failed;
+}

@@ -15,6 +15,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -1089,6 +1091,151 @@ static void cmd_regions(void)
 	}
 }
 
+/* Whom it keeps waiting: another thread, on another processor. */
+
+static struct {
+	const char *name;
+	char *p;
+	size_t len;
+	bool moved;
+	volatile bool ready, stop;
+	unsigned long long longest;
+} watch;
+
+static void on_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		die("this needs two processors: ./run vm --cpus 2");
+}
+
+/*
+ * Touch one page after the other, and note the longest time that it took. In
+ * memory of its own each is a page fault; in the memory that moves it is one
+ * where the page has gone.
+ */
+static void *watcher(void *arg)
+{
+	size_t i = 0, step = watch.moved ? 61 * PAGE : PAGE;
+	unsigned long long start, t;
+
+	(void)arg;
+	on_cpu(1);
+	while (!watch.stop) {
+		start = now();
+		if (watch.moved)
+			*(volatile char *)(watch.p + i % watch.len);
+		else
+			*(volatile char *)(watch.p + i) = 1;
+		t = now() - start;
+		if (watch.ready && t > watch.longest)
+			watch.longest = t;
+		watch.ready = true;
+		i += step;
+		if (!watch.moved && i >= watch.len)
+			die("%s: there was no memory left to fault in", watch.name);
+		/* Not so often that the memory does not last. */
+		while (now() - start < 50000)
+			;
+	}
+	return NULL;
+}
+
+static void run_wait(const struct run *run)
+{
+	const struct shape *s = &run->shape;
+	const size_t step = run->nr ? (size_t)run->nr : s->len;
+	char *from = reserve(s->len, 0), *to = reserve(s->len, run->off);
+	unsigned long long start, t, longest = 0;
+	pthread_t thread;
+	size_t done;
+	int fd = -1;
+
+	on_cpu(0);
+	map_at(from, s->len);
+	populate(from, s, -1);
+	check_shape(from, s);
+	if (run->method == UFFD)
+		fd = uffd_over(to, s->len);
+	watch.name = run->name;
+	watch.moved = run->flag;
+	watch.p = from;
+	watch.len = s->len;
+	if (!watch.moved) {
+		watch.len = 1024 * MIB;
+		watch.p = reserve(watch.len, 0);
+		map_at(watch.p, watch.len);
+		madvise(watch.p, watch.len, MADV_NOHUGEPAGE);
+	}
+	if (pthread_create(&thread, NULL, watcher, NULL))
+		die("pthread_create: %s", strerror(errno));
+	while (!watch.ready)
+		;
+	start = now();
+	for (done = 0; done < s->len; done += step) {
+		if (run->method == UFFD)
+			t = uffd_move(fd, from + done, to + done, step, true);
+		else	/* The source stays mapped for the watcher. */
+			t = timed_mremap(from + done, step, MREMAP_DONTUNMAP |
+					 methods[run->method].flags, to + done);
+		if (t > longest)
+			longest = t;
+	}
+	result->figure[0] = now() - start;
+	result->figure[1] = longest;
+	watch.stop = true;
+	pthread_join(thread, NULL);
+	result->figure[2] = watch.longest;
+}
+
+static void cmd_wait(void)
+{
+	static const struct run runs[] = {
+		{ .name = "4k-plain", .off = PAGE },
+		{ .name = "4k-plain-tables" },
+		{ .name = "4k-uffd-2M", .method = UFFD, .off = PAGE, .nr = PMD },
+		{ .name = "4k-relocate", .method = RELOCATE, .off = PAGE },
+		{ .name = "4k-relocate-64M", .method = RELOCATE, .off = PAGE,
+		  .nr = 64 * MIB },
+		{ .name = "4k-relocate-16M", .method = RELOCATE, .off = PAGE,
+		  .nr = 16 * MIB },
+		{ .name = "4k-relocate-2M", .method = RELOCATE, .off = PAGE,
+		  .nr = PMD },
+		{ .name = "THP-plain", .shape.order = 9 },
+		{ .name = "THP-uffd-2M", .shape.order = 9, .method = UFFD,
+		  .nr = PMD },
+		{ .name = "THP-relocate", .shape.order = 9, .method = RELOCATE },
+	};
+	double figure[NR_FIGURES], moved[NR_FIGURES];
+	size_t i;
+
+	table("wait",
+	      "# While one thread moves 1 GiB at once or in steps, in ms: all of it, the longest\n"
+	      "# call, the longest page fault of another thread in other memory, and in the\n"
+	      "# memory that moves.\n");
+	printf("%-16s %16s %16s %16s %16s\n", "move", "all-ms", "longest-call",
+	       "other-memory", "moved-memory");
+	for (i = 0; i < ARRAY_SIZE(runs); i++) {
+		struct run r = runs[i];
+
+		if (r.method == RELOCATE && !has_relocate)
+			continue;
+		r.fn = run_wait;
+		r.shape.every = 1;
+		r.shape.len = 1024 * MIB;
+		run(&r, figure, NULL);
+		r.flag = true;
+		run(&r, moved, NULL);
+		printf("%-16s %16.3f %16.3f %16.3f %16.3f\n", r.name,
+		       figure[0] / 1e6, figure[1] / 1e6, figure[2] / 1e6,
+		       moved[2] / 1e6);
+		fflush(stdout);
+	}
+}
+
 static const struct command {
 	const char *name;
 	void (*run)(void);
@@ -1100,6 +1247,7 @@ static const struct command {
 	{ "axes", cmd_axes, "a move, by size, population, swap and fork" },
 	{ "heap", cmd_heap, "what many blocks that were moved cost afterwards" },
 	{ "regions", cmd_regions, "blocks of 2 MB by the thousand" },
+	{ "wait", cmd_wait, "how long another thread waits (two processors)" },
 };
 
 static void usage(FILE *to)

@@ -528,29 +528,39 @@ TEST_F_TIMEOUT(pages, locked_by_others, 120)
 }
 
 /*
- * Pages that were one page for KSM are made separate again by the move, and not
- * by ksm_stop(): "0" only keeps ksmd from going on.
+ * Map pages that KSM makes one page of, and let it neither go on nor take back
+ * what it did: "0" only keeps ksmd from going on. The neighbour must agree about
+ * KSM. Returns NULL, or why there is nothing to test.
  */
+static const char *map_merged_by_ksm(FIXTURE_DATA(pages) * self, size_t nr)
+{
+	size_t i;
+
+	if (ksm_stop() < 0 || ksm_get_full_scans() < 0)
+		return "no KSM";
+	arena_map(&self->arena, 10, nr);
+	for (i = 0; i < nr; i++)
+		fill(self->ptr + bytes(i), 1, 1);
+	if (madvise(self->ptr, bytes(nr), MADV_MERGEABLE) ||
+	    madvise(self->left, bytes(4), MADV_MERGEABLE))
+		return "no MADV_MERGEABLE";
+	ksm_start();
+	write_file("/sys/kernel/mm/ksm/run", "0", 2);
+	if (page_flags(&self->arena, self->ptr) & KPF_KSM)
+		return NULL;
+	ksm_stop();
+	return "KSM did not merge";
+}
+
+/* Pages that were one page for KSM are made separate again by the move. */
 TEST_F(pages, ksm)
 {
 	struct arena *arena = &self->arena;
+	const char *why = map_merged_by_ksm(self, 8);
 	int i;
 
-	if (ksm_stop() < 0 || ksm_get_full_scans() < 0)
-		SKIP(return, "no KSM");
-
-	arena_map(arena, 10, 8);
-	for (i = 0; i < 8; i++)
-		fill(self->ptr + bytes(i), 1, 1);
-	if (madvise(self->ptr, bytes(8), MADV_MERGEABLE) ||
-	    madvise(self->left, bytes(4), MADV_MERGEABLE))
-		SKIP(return, "no MADV_MERGEABLE");
-	ksm_start();
-	write_file("/sys/kernel/mm/ksm/run", "0", 2);
-	if (!(page_flags(arena, self->ptr) & KPF_KSM)) {
-		ksm_stop();
-		SKIP(return, "KSM did not merge");
-	}
+	if (why)
+		SKIP(return, "%s", why);
 
 	ASSERT_EQ(relocate(self->ptr, 8, variant->flags, self->to), self->to);
 	EXPECT_EQ(nr_vmas(arena, self->left, 12), 1);
@@ -561,6 +571,56 @@ TEST_F(pages, ksm)
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 	fill(self->to, 8, 2);
 	EXPECT_TRUE(healthy(arena, self->to, 8, 2));
+}
+
+/*
+ * But not if the call is refused, for another VMA of the range. To insist on
+ * all of them must leave all of them as they are.
+ */
+TEST_F(pages, ksm_and_the_next_vma_shared)
+{
+	struct arena *arena = &self->arena;
+	const char *why = map_merged_by_ksm(self, 8);
+	char *next = arena_map(arena, 18, 4);
+	struct step step;
+	pid_t pid;
+	int i;
+
+	if (why)
+		SKIP(return, "%s", why);
+
+	/* ..[AAAAAAAA][BBBB].., and the child has B only. */
+	fill(next, 4, 2);
+	ASSERT_EQ(madvise(self->ptr, bytes(8), MADV_DONTFORK), 0);
+	step_init(&step);
+	pid = fork_child(arena);
+	if (!pid) {
+		wait_for_parent(&step);
+		_exit(!intact(next, 4, 2));
+	}
+	ASSERT_EQ(madvise(self->ptr, bytes(8), MADV_DOFORK), 0);
+	ASSERT_EQ(nr_vmas(arena, self->ptr, 12), 2);
+
+	if (variant->flags & MUST) {
+		snapshot_take(&self->snap, arena, self->ptr, 12);
+		EXPECT_EQ(relocate(self->ptr, 12, variant->flags, self->to),
+			  MAP_FAILED);
+		EXPECT_EQ(errno, EFAULT);
+		EXPECT_TRUE(snapshot_same(&self->snap));
+		EXPECT_NE(page_flags(arena, self->ptr) & KPF_KSM, 0);
+	}
+
+	/* Best effort is made for each, so A is relocated, and is separate. */
+	ASSERT_EQ(relocate(self->ptr, 12, RELOCATE, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 12));
+	EXPECT_EQ(page_flags(arena, self->to) & KPF_KSM, 0);
+	ksm_stop();
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+	for (i = 0; i < 8; i++)
+		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, 1));
+	EXPECT_TRUE(healthy(arena, self->to + bytes(8), 4, 2));
+	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 }
 
 static sigjmp_buf jump;
@@ -1472,6 +1532,45 @@ TEST_F(large, cut_and_the_other_shared)
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
 	move_part(_metadata, self, half, 2 * nr - half);
+}
+
+/*
+ * The same, if what is shared is another VMA of the range. To insist on all of
+ * them must leave all of them as they are.
+ */
+TEST_F(large, cut_and_the_next_vma_shared)
+{
+	struct arena *arena = &self->arena;
+	char *to = at(arena, 4 * self->table);
+	const size_t nr = self->nr, half = nr / 2, part = 2 * nr - half;
+	char *next = arena_map(arena, self->table + 2 * nr, 4);
+	struct step step;
+	pid_t pid;
+
+	/* [aAAA][BBBB], where a and half of the next A are a folio. */
+	no_more_huge(next, 4);
+	fill_from(next, 4, 1, 2 * nr);
+	ASSERT_EQ(mprotect(next, bytes(4), PROT_READ), 0);
+	pid = share_from(arena, self->ptr, 2 * nr + 4, 2 * nr, &step);
+	ASSERT_EQ(nr_vmas(arena, self->ptr, 2 * nr + 4), 2);
+
+	snapshot_take(&self->snap, arena, self->ptr, 2 * nr + 4);
+	EXPECT_EQ(relocate(self->ptr + bytes(half), part + 4, MUST, to),
+		  MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_EQ(folio_pages(arena, self->ptr), nr);
+	EXPECT_EQ(folio_pages(arena, self->ptr + bytes(nr)), nr);
+
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+	ASSERT_EQ(relocate(self->ptr + bytes(half), part + 4, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(arena, to, part));
+	EXPECT_EQ(folio_pages(arena, to + bytes(half)), nr);
+	ASSERT_EQ(mprotect(to + bytes(part), bytes(4), PROT_READ | PROT_WRITE), 0);
+	EXPECT_TRUE(is_one_vma(arena, to, part + 4));
+	EXPECT_TRUE(healthy_from(arena, to, part + 4, 1, half));
+	EXPECT_TRUE(healthy(arena, self->ptr, half, 1));
 }
 
 /*

@@ -1227,4 +1227,205 @@ TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
 	EXPECT_TRUE(healthy_from(&arena, range->to, half, 1, 0));
 }
 
+/*
+ * And if another VMA of the range is shared, it is not dropped: to insist on
+ * all of them must leave all of them as they are.
+ */
+TEST_F_TIMEOUT(cut, swap_cached_and_the_next_vma_shared, 120)
+{
+	struct range *range = &self->range;
+	struct arena arena = range->arena;
+	const size_t nr = range->nr, half = range->unit / 2, part = nr - half;
+	char *ptr = range->ptr, *next = ptr + bytes(nr), *to = range->to;
+	struct step step;
+	pid_t pid;
+
+	/* ..[aAAA][BBBB].., and the child has B only. */
+	arena_map(&arena, (next - arena.base) / psize(), 4);
+	ASSERT_EQ(madvise(next, bytes(4), MADV_NOHUGEPAGE), 0);
+	fill(next, 4, 2);
+	ASSERT_EQ(mprotect(next, bytes(4), PROT_READ), 0);
+	if (!start_writeback(range))
+		SKIP(return, "not in the swap cache, under writeback");
+	ASSERT_EQ(madvise(ptr, bytes(nr), MADV_DONTFORK), 0);
+	step_init(&step);
+	pid = fork_child(&arena);
+	if (!pid) {
+		wait_for_parent(&step);
+		_exit(!intact(next, 4, 2));
+	}
+	ASSERT_EQ(madvise(ptr, bytes(nr), MADV_DOFORK), 0);
+
+	ASSERT_TRUE(device_thaw(&range->dev));
+	snapshot_take(&range->snap, &arena, ptr, nr + 4);
+	EXPECT_EQ(relocate(ptr + bytes(half), part + 4, MUST, to), MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_TRUE(snapshot_same(&range->snap));
+	EXPECT_EQ(nr_swap_cached(&arena, ptr, nr), nr);
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+
+	ASSERT_EQ(relocate(ptr + bytes(half), part + 4, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(&arena, range->left, NR_LEFT + part));
+	EXPECT_TRUE(healthy_from(&arena, to, part, 1, half));
+	EXPECT_TRUE(healthy(&arena, to + bytes(part), 4, 2));
+	EXPECT_TRUE(healthy(&arena, ptr, half, 1));
+}
+
+/*
+ * Two processes have a folio that came back from swap: one maps it, the other
+ * still has the swap entries, which keep it in the swap cache. Half of it moves
+ * in one of the two. It cannot be re-homed, so it must not be split either: the
+ * other half, and the other process, would pay for nothing.
+ */
+FIXTURE(read_by_one)
+{
+	struct range range;
+	struct step step;
+};
+
+FIXTURE_VARIANT(read_by_one)
+{
+	int order;
+};
+
+FIXTURE_VARIANT_ADD(read_by_one, 64kB)
+{
+	.order = 4,
+};
+
+FIXTURE_VARIANT_ADD(read_by_one, 1MB)
+{
+	.order = 8,
+};
+
+/* Read all of it, into folios of the size that it had before. */
+static bool read_back_whole(struct range *range, struct arena *arena)
+{
+	size_t i;
+
+	if (madvise(range->ptr, bytes(range->nr), MADV_HUGEPAGE))
+		return false;
+	force_read_pages(range->ptr, range->nr, psize());
+	if (madvise(range->ptr, bytes(range->nr), MADV_NOHUGEPAGE))
+		return false;
+	for (i = 0; i < range->nr; i += range->unit) {
+		if (folio_pages(arena, range->ptr + bytes(i)) != range->unit)
+			return false;
+	}
+	return true;
+}
+
+FIXTURE_SETUP(read_by_one)
+{
+	struct range *range = &self->range;
+	const char *why = range_setup(range, ZRAM, variant->order);
+
+	if (!why) {
+		if (!swap_out(range) || !read_back_whole(range, &range->arena) ||
+		    !swap_out(range))
+			why = "folios of this size are not read back whole";
+		if (why)
+			range_teardown(range);
+	}
+	if (why)
+		SKIP(return, "%s", why);
+	step_init(&self->step);
+}
+
+FIXTURE_TEARDOWN_PARENT(read_by_one)
+{
+	range_teardown(&self->range);
+}
+
+static void expect_half_refused(struct __test_metadata *_metadata,
+				struct range *range)
+{
+	snapshot_take(&range->snap, &range->arena, range->ptr, range->nr);
+	EXPECT_EQ(relocate(range->ptr, range->unit / 2, MUST, range->to),
+		  MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_TRUE(snapshot_same(&range->snap));
+}
+
+static void expect_half_moved_plainly(struct __test_metadata *_metadata,
+				      struct range *range)
+{
+	const size_t half = range->unit / 2;
+
+	read_slots(&range->arena, range->ptr, half, range->slots);
+	ASSERT_EQ(relocate(range->ptr, half, RELOCATE, range->to), range->to);
+	EXPECT_TRUE(same_slots(&range->arena, range->to, half, range->slots));
+	EXPECT_TRUE(is_one_vma(&range->arena, range->left, NR_LEFT));
+}
+
+/* The other process is gone: now it is worth a split. */
+static void expect_half_relocated(struct __test_metadata *_metadata,
+				  struct range *range)
+{
+	struct arena *arena = &range->arena;
+	const size_t half = range->unit / 2;
+
+	ASSERT_EQ(relocate(range->to, half, 0, range->ptr), range->ptr);
+	ASSERT_EQ(relocate(range->ptr, half, MUST, range->to), range->to);
+	EXPECT_TRUE(is_one_vma(arena, range->left, NR_LEFT + half));
+	EXPECT_TRUE(healthy_from(arena, range->to, half, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, range->ptr + bytes(half),
+				 range->nr - half, 1, half));
+	EXPECT_TRUE(healthy(arena, range->left, NR_LEFT, 9));
+}
+
+TEST_F_TIMEOUT(read_by_one, here, 120)
+{
+	struct range *range = &self->range;
+	struct arena child_arena = range->arena;
+	pid_t pid;
+
+	pid = fork_child(&child_arena);
+	if (!pid) {
+		wait_for_parent(&self->step);
+		_exit(!intact(range->ptr, range->nr, 1));
+	}
+
+	ASSERT_TRUE(read_back_whole(range, &range->arena));
+	expect_half_refused(_metadata, range);
+	EXPECT_EQ(folio_pages(&range->arena, range->ptr), range->unit);
+	expect_half_moved_plainly(_metadata, range);
+	EXPECT_EQ(folio_pages(&range->arena, range->to), range->unit);
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+	expect_half_relocated(_metadata, range);
+}
+
+TEST_F_TIMEOUT(read_by_one, in_child, 120)
+{
+	struct range *range = &self->range;
+	struct arena child_arena = range->arena;
+	pid_t pid;
+
+	pid = fork_child(&child_arena);
+	if (!pid) {
+		EXPECT_TRUE(read_back_whole(range, &child_arena));
+		tell_parent(&self->step);
+		wait_for_parent(&self->step);
+		EXPECT_EQ(folio_pages(&child_arena, range->ptr), range->unit);
+		tell_parent(&self->step);
+		wait_for_parent(&self->step);
+		EXPECT_EQ(folio_pages(&child_arena, range->ptr), range->unit);
+		EXPECT_TRUE(intact(range->ptr, range->nr, 1));
+		_exit(_metadata->exit_code);
+	}
+
+	wait_for_child(&self->step);
+	ASSERT_EQ(nr_swap_cached(&range->arena, range->ptr, range->nr),
+		  range->nr);
+	expect_half_refused(_metadata, range);
+	tell_child(&self->step);
+	wait_for_child(&self->step);
+	expect_half_moved_plainly(_metadata, range);
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+	expect_half_relocated(_metadata, range);
+}
+
 TEST_HARNESS_MAIN

@@ -13,16 +13,19 @@
 
 #include <kunit/test.h>
 #include <linux/kthread.h>
+#include <linux/leafops.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/pagewalk.h>
 #include <linux/rmap.h>
 #include <linux/sched/mm.h>
+#include <linux/swap.h>
 #include <linux/uaccess.h>
 #include <linux/uprobes.h>
 
 #include "../internal.h"
 #include "../mremap_relocate.h"
+#include "../swap.h"
 
 #define ARENA		(16 * PMD_SIZE)
 #define PAGES(nr)	((unsigned long)(nr) << PAGE_SHIFT)
@@ -405,10 +408,6 @@ static void switch_mm_to(struct mm_struct *mm)
 	kthread_use_mm(mm);
 }
 
-static int relocate_test_init(struct kunit *test)
-{
-	return kunit_attach_mm();
-}
 
 /*
  * Small folios, a hole and a zero page, moved to where a page table ends:
@@ -700,6 +699,12 @@ static void release_late(struct work_struct *work)
 		remove_migration_ptes(holder.folio, holder.folio, 0);
 	folio_unlock(holder.folio);
 	folio_put(holder.folio);
+}
+
+static int relocate_test_init(struct kunit *test)
+{
+	holder.folio = NULL;
+	return kunit_attach_mm();
 }
 
 static void hold_folio(struct vm_area_struct *vma, unsigned long addr,
@@ -1083,6 +1088,112 @@ static void relocate_shared_large(struct kunit *test)
 	expect_folio(test, dst, folio, LARGE_ORDER);
 }
 
+/* The swap entry at @addr, or none. */
+static softleaf_t entry_at(struct mm_struct *mm, unsigned long addr)
+{
+	softleaf_t entry = softleaf_mk_none();
+	pmd_t *pmd = mm_find_pmd(mm, addr);
+	pte_t *ptep = pmd ? pte_offset_map(pmd, addr) : NULL;
+
+	if (ptep) {
+		entry = softleaf_from_pte(ptep_get(ptep));
+		pte_unmap(ptep);
+	}
+	return entry;
+}
+
+/*
+ * Have the folio at @addr swapped out in one piece, to entries that one folio
+ * could hold again, with nothing of it left in the swap cache.
+ */
+static void swap_out_large(struct kunit *test, unsigned long addr)
+{
+	struct mm_struct *mm = current->mm;
+	struct folio *folio;
+	softleaf_t first;
+	unsigned long i;
+
+	if (get_nr_swap_pages() < LARGE_NR)
+		kunit_skip(test, "no swap space");
+	KUNIT_ASSERT_EQ(test, 0, do_madvise(mm, addr, PAGES(LARGE_NR),
+					    MADV_PAGEOUT));
+	first = entry_at(mm, addr);
+	for (i = 0; i < LARGE_NR; i++) {
+		softleaf_t entry = entry_at(mm, addr + PAGES(i));
+
+		if (!softleaf_is_swap(entry) || entry.val != first.val + i ||
+		    !IS_ALIGNED(swp_offset(first), LARGE_NR))
+			kunit_skip(test, "not swapped out in one piece");
+	}
+
+	folio = swap_cache_get_folio(first);
+	if (!folio)
+		return;
+	folio_lock(folio);
+	folio_wait_writeback(folio);
+	if (folio_matches_swap_entry(folio, first))
+		swap_cache_del_folio(folio);
+	folio_unlock(folio);
+	folio_put(folio);
+}
+
+/* What a fault in another mm does, if it is to share the entries. */
+static void read_late(struct vm_area_struct *vma, unsigned long addr)
+{
+	struct vm_fault vmf = { .vma = vma, .address = addr };
+	struct folio *folio;
+
+	folio = swapin_sync(entry_at(vma->vm_mm, addr), GFP_HIGHUSER_MOVABLE,
+			    BIT(LARGE_ORDER), &vmf, NULL, 0);
+	if (IS_ERR_OR_NULL(folio))
+		return;
+	folio_wait_locked(folio);
+	if (folio_test_large(folio) && !folio_test_anon(folio))
+		holder.folio = folio;
+	folio_put(folio);
+}
+
+static const struct wait reads[] = {
+	{ "before", read_late, NULL },
+	{ "meanwhile", NULL, read_late },
+};
+
+KUNIT_ARRAY_PARAM_DESC(reads, reads, name);
+
+/*
+ * Half of what was swapped out in one piece, when all of it is read in again,
+ * by a fault of somebody who holds none of our locks: another mm has all the
+ * entries, or had them when it began. The folio is nobody's yet, so there is
+ * nothing to be re-homed, and nothing that makes the halves move together.
+ *
+ *   |eeeeeeeeEEEEEEEE|   ->   |eeeeeeee|   |EEEEEEEE|
+ *   ARENA                     ARENA        dst
+ */
+static void relocate_read_in(struct kunit *test)
+{
+	const struct wait *param = test->param_value;
+	const unsigned long half = LARGE_NR / 2;
+	const unsigned long src = ARENA + PAGES(half);
+	const unsigned long dst = ARENA + 4 * PMD_SIZE + PAGES(LARGE_NR);
+	struct mm_struct *mm = current->mm;
+
+	map_folios(test, ARENA, LARGE_NR, LARGE_ORDER, 1);
+	swap_out_large(test, ARENA);
+	if (param->now)
+		hold_now(test, src, param->now);
+	KUNIT_EXPECT_EQ(test, relocate_late(test, src, dst, half, param->late),
+			0);
+	KUNIT_EXPECT_NOT_NULL(test, holder.folio);
+
+	/* All of what is outside stayed there, and came nowhere else. */
+	KUNIT_ASSERT_EQ(test, nr_slots(mm, ARENA, PAGES(half)), half);
+	KUNIT_ASSERT_EQ(test, nr_slots(mm, dst - PAGES(half), PAGES(half)), 0);
+	expect_pages(test, ARENA, half, 1);
+	expect_pages(test, dst, half, 1 + half);
+	expect_home(test, ARENA, half, half);
+	expect_home(test, dst, half, half);
+}
+
 struct huge {
 	const char *name;
 	unsigned long dst;		/* In pages, from a PMD boundary. */
@@ -1174,6 +1285,7 @@ static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE(relocate_torn_large),
 	KUNIT_CASE(relocate_pinned_large),
 	KUNIT_CASE(relocate_shared_large),
+	KUNIT_CASE_PARAM(relocate_read_in, reads_gen_params),
 	KUNIT_CASE_PARAM(relocate_huge, huges_gen_params),
 	KUNIT_CASE(relocate_huge_tables_freed),
 	{}

@@ -21,6 +21,9 @@
 #include <unistd.h>
 #include "mremap_relocate_util.h"
 
+#ifndef MADV_COLD
+#define MADV_COLD		20
+#endif
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT		21
 #endif
@@ -216,6 +219,16 @@ bool is_one_vma(struct arena *arena, void *start, size_t nr)
 		       ((char *)start - arena->base) / (long)psize(),
 		       ((char *)start - arena->base) / (long)psize() + (long)nr);
 	return false;
+}
+
+bool fits_in_again(struct arena *arena, char *ptr, size_t nr)
+{
+	char *middle = ptr + bytes(nr / 2);
+
+	return !munmap(middle, bytes(1)) &&
+	       mmap(middle, bytes(1), PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		    MAP_ANONYMOUS | MAP_FIXED, -1, 0) == middle &&
+	       nr_vmas(arena, ptr, nr) == 1;
 }
 
 bool faults(const char *ptr)
@@ -447,24 +460,33 @@ __u64 page_flags(struct arena *arena, void *ptr)
 	return flags;
 }
 
+/* The first page of the folio that the page at ptr belongs to, 0 if unknown. */
+static unsigned long head_pfn(struct arena *arena, void *ptr)
+{
+	unsigned long pfn = pagemap_get_pfn(arena->pagemap, ptr);
+	__u64 flags;
+
+	if (pfn == -1ul || !pfn || !pfn_flags(arena, pfn, &flags))
+		return 0;
+	while (flags & KPF_COMPOUND_TAIL) {
+		if (!pfn_flags(arena, --pfn, &flags))
+			return 0;
+	}
+	return pfn;
+}
+
 /*
  * How large is the folio that the page at ptr belongs to? Counts from the head
  * page on, whatever of the folio is mapped here.
  */
 size_t folio_pages(struct arena *arena, void *ptr)
 {
-	unsigned long pfn = pagemap_get_pfn(arena->pagemap, ptr);
+	unsigned long pfn = head_pfn(arena, ptr);
 	__u64 flags;
 	size_t nr;
 
-	if (pfn == -1ul || !pfn || !pfn_flags(arena, pfn, &flags))
+	if (!pfn)
 		return 0;
-	if (!(flags & (KPF_COMPOUND_HEAD | KPF_COMPOUND_TAIL)))
-		return 1;
-	while (!(flags & KPF_COMPOUND_HEAD)) {
-		if (!pfn_flags(arena, --pfn, &flags))
-			return 0;
-	}
 	for (nr = 1; pfn_flags(arena, pfn + nr, &flags); nr++) {
 		if (!(flags & KPF_COMPOUND_TAIL))
 			break;
@@ -621,6 +643,97 @@ static void print_present(struct arena *arena, char *ptr, size_t nr)
 	}
 }
 
+/* Bit n of /sys/kernel/mm/page_idle/bitmap is for the folio at pfn n. */
+static int idle_bitmap = -1;
+
+static bool can_idle(void)
+{
+	return idle_bitmap >= 0;
+}
+
+static void mark_idle(unsigned long pfn)
+{
+	__u64 word = BIT_ULL(pfn % 64);
+
+	if (pwrite(idle_bitmap, &word, sizeof(word), pfn / 64 * sizeof(word)) !=
+	    sizeof(word))
+		ksft_exit_fail_perror("write to page_idle/bitmap");
+}
+
+static bool is_idle(unsigned long pfn)
+{
+	__u64 word;
+
+	if (pread(idle_bitmap, &word, sizeof(word), pfn / 64 * sizeof(word)) !=
+	    sizeof(word))
+		ksft_exit_fail_perror("page_idle/bitmap");
+	return word & BIT_ULL(pfn % 64);
+}
+
+/*
+ * Have the processor forget where pages are mapped: for so many, the kernel
+ * does not name one after the other. On the way, MADV_COLD empties this CPU's
+ * batch of folios that wait for the LRU lists.
+ */
+static void forget_translations(void)
+{
+	const size_t len = bytes(1024);
+	char *ptr = mmap(NULL, len, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (ptr == MAP_FAILED || madvise(ptr, len, MADV_NOHUGEPAGE))
+		ksft_exit_fail_perror("mmap");
+	force_read_pages(ptr, 1024, psize());
+	if (madvise(ptr, len, MADV_COLD) || munmap(ptr, len))
+		ksft_exit_fail_perror("MADV_COLD");
+}
+
+/*
+ * Mark each folio as idle, use it, and ask whether it is idle: for the answer,
+ * the kernel looks from the page for the page table entries, and for a sign of
+ * use in them. Returns how many pages are found, up to the first that is not.
+ */
+static size_t nr_found_used(struct arena *arena, char *ptr, size_t nr)
+{
+	unsigned long *pfns = calloc(nr, sizeof(*pfns));
+	size_t i;
+
+	if (!pfns)
+		ksft_exit_fail_msg("out of memory\n");
+	forget_translations();
+	for (i = 0; i < nr; i++) {
+		pfns[i] = head_pfn(arena, ptr + bytes(i));
+		if (!pfns[i])
+			goto out;
+		mark_idle(pfns[i]);
+		if (!is_idle(pfns[i]))
+			goto out;
+	}
+	forget_translations();
+	force_read_pages(ptr, nr, psize());
+	for (i = 0; i < nr; i++) {
+		if (is_idle(pfns[i]))
+			break;
+	}
+out:
+	free(pfns);
+	return i;
+}
+
+/* Say it once for all tests, before the first of them. */
+static void __attribute__((constructor)) say_how_to_find(void)
+{
+	bool by_node = nr_nodes() > 1, by_swap = can_swap();
+
+	if (!by_node && !by_swap)
+		idle_bitmap = open("/sys/kernel/mm/page_idle/bitmap",
+				   O_RDWR | O_CLOEXEC);
+	ksft_print_msg("The reverse mapping is tested by:%s%s%s\n",
+		       by_node ? " migration" : "", by_swap ? " reclaim" : "",
+		       can_idle() ? " page_idle" :
+		       by_node || by_swap ? "" :
+		       " nothing, only bytes are compared (no second node, no swap, no page_idle)");
+}
+
 bool healthy_from(struct arena *arena, char *ptr, size_t nr,
 		  unsigned long seed, size_t first)
 {
@@ -657,6 +770,15 @@ bool healthy_from(struct arena *arena, char *ptr, size_t nr,
 		}
 		if (!intact_from(ptr, nr, seed, first)) {
 			ksft_print_msg("... after reclaim\n");
+			return false;
+		}
+	}
+
+	if (can_idle()) {
+		done = nr_found_used(arena, ptr, nr);
+		if (done != nr) {
+			ksft_print_msg("page %zu of %zu is not found to be in use\n",
+				       done, nr);
 			return false;
 		}
 	}

@@ -79,6 +79,9 @@ static inline bool intact(const char *ptr, size_t nr, unsigned long seed)
 size_t nr_vmas(struct arena *arena, void *start, size_t nr);
 bool is_one_vma(struct arena *arena, void *start, size_t nr);
 
+/* Is a mapping one again when its middle has been taken away and mapped anew? */
+bool fits_in_again(struct arena *arena, char *ptr, size_t nr);
+
 /* Does the kernel refuse to read this byte for us? */
 bool faults(const char *ptr);
 
@@ -143,7 +146,8 @@ size_t migrate_shared(void *ptr, size_t nr, int node_index);
 /*
  * Has every page of the range all its bytes, and can the kernel find it from
  * the page: to migrate it, where there are two nodes, and to reclaim it, where
- * there is swap? Says what was wrong if not.
+ * there is swap, or where there is neither, to see whether it was used? Says
+ * what was wrong if not. What it can do here is said at the start.
  */
 bool healthy_from(struct arena *arena, char *ptr, size_t nr,
 		  unsigned long seed, size_t first);

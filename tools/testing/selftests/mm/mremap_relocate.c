@@ -392,17 +392,6 @@ TEST_F(contract, grows_while_moving)
 	EXPECT_TRUE(intact(to, 5, 1));
 }
 
-/* Is a mapping one again when its middle has been taken away and mapped anew? */
-static bool fits_in_again(struct arena *arena, char *ptr, size_t nr)
-{
-	char *middle = ptr + bytes(nr / 2);
-
-	return !munmap(middle, bytes(1)) &&
-	       mmap(middle, bytes(1), PROT_READ | PROT_WRITE, MAP_PRIVATE |
-		    MAP_ANONYMOUS | MAP_FIXED, -1, 0) == middle &&
-	       nr_vmas(arena, ptr, nr) == 1;
-}
-
 /* realloc() of a big block: grows, has no room, and goes where there is. */
 TEST_F(contract, grows_without_a_place)
 {
@@ -822,26 +811,29 @@ TEST_F(contract, dontunmap_of_a_part)
 TEST_F(contract, dontunmap_beside_the_source)
 {
 	struct arena *arena = &self->arena;
-	char *ptr = arena_map(arena, 50, 5);
-	char *to;
+	char *ptr = map_filled(arena, 50, 5, 1);
+	char *above = ptr + bytes(5), *below = ptr - bytes(5);
 
-	/* ..[AAAAA].....   ->   ..aaaaaAAAAA.. in one VMA or two */
-	to = ptr + bytes(5);
-	fill(ptr, 5, 1);
-	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, to), to);
+	/* ..[AAAAA].....   ->   ..[aaaaa][AAAAA].. */
+	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, above),
+		  above);
+	EXPECT_TRUE(is_one_vma(arena, ptr, 5));
+	EXPECT_TRUE(is_one_vma(arena, above, 5));
 	EXPECT_EQ(nr_present(arena, ptr, 5), 0);
 	EXPECT_TRUE(all_zero(ptr, 5));
 	fill(ptr, 5, 2);
 	EXPECT_TRUE(healthy(arena, ptr, 5, 2));
-	EXPECT_TRUE(healthy(arena, to, 5, 1));
+	EXPECT_TRUE(healthy(arena, above, 5, 1));
 
-	/* To the other side: .....bbbbbAAAAA   ->   BBBBBbbbbbAAAAA */
-	to = ptr - bytes(5);
-	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, to), to);
+	/* .....[BBBBB][AAAAA]   ->   [BBBBB][bbbbb][AAAAA] */
+	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, below),
+		  below);
+	EXPECT_TRUE(is_one_vma(arena, below, 5));
+	EXPECT_TRUE(is_one_vma(arena, ptr, 5));
+	EXPECT_TRUE(is_one_vma(arena, above, 5));
 	EXPECT_TRUE(all_zero(ptr, 5));
-	EXPECT_TRUE(healthy(arena, to, 5, 2));
-	EXPECT_TRUE(healthy(arena, ptr + bytes(5), 5, 1));
-	EXPECT_LE(nr_vmas(arena, to, 15), 3);
+	EXPECT_TRUE(healthy(arena, below, 5, 2));
+	EXPECT_TRUE(healthy(arena, above, 5, 1));
 }
 
 /*
@@ -1024,12 +1016,7 @@ TEST_F(contract, dontunmap_elsewhere_than_asked)
 	ASSERT_NE(to, home + bytes(5));
 	EXPECT_TRUE(healthy_from(arena, to, 5, 1, 5));
 
-	/* The middle, taken away and mapped anew, fits in where it is at home. */
-	ASSERT_EQ(munmap(to + bytes(2), bytes(1)), 0);
-	ASSERT_EQ(mmap(to + bytes(2), bytes(1), PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
-		  to + bytes(2));
-	EXPECT_EQ(nr_vmas(arena, to, 5), 1);
+	EXPECT_TRUE(fits_in_again(arena, to, 5));
 	EXPECT_EQ(munmap(to, bytes(5)), 0);
 }
 

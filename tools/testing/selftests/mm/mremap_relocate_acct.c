@@ -748,13 +748,18 @@ TEST_F(others, sealed_destination)
 TEST_F(others, droppable)
 {
 	char *ptr = at(&self->arena, 100);
+	size_t i;
 
 	if (mmap(ptr, bytes(4), PROT_READ | PROT_WRITE, MAP_DROPPABLE |
 		 MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ptr)
 		SKIP(return, "no MAP_DROPPABLE");
 	fill(ptr, 4, 3);
-	ASSERT_EQ(relocate(ptr, 4, RELOCATE, self->to), self->to);
-	EXPECT_TRUE(intact(self->to, 4, 3) || all_zero(self->to, 4));
+	ASSERT_EQ(relocate(ptr, 4, variant->flags, self->to), self->to);
+	/* Nothing else is of this kind, so it has no neighbour to merge with. */
+	EXPECT_TRUE(is_one_vma(&self->arena, self->to, 4));
+	for (i = 0; i < 4; i++)
+		EXPECT_TRUE(intact_from(self->to + bytes(i), 1, 3, i) ||
+			    all_zero(self->to + bytes(i), 1));
 }
 
 /* The heap: what the top of it held is moved away, and the heap lives on. */
@@ -1436,17 +1441,6 @@ static bool move_short_of_memory(FIXTURE_DATA(nomem) * self, int flags, int nth,
 	return !atoi(buf);
 }
 
-/* Is a mapping one again when its middle has been taken away and mapped anew? */
-static bool at_home(struct arena *arena, char *ptr, size_t nr)
-{
-	char *middle = ptr + bytes(nr / 2);
-
-	return !munmap(middle, bytes(1)) &&
-	       mmap(middle, bytes(1), PROT_READ | PROT_WRITE, MAP_PRIVATE |
-		    MAP_ANONYMOUS | MAP_FIXED, -1, 0) == middle &&
-	       nr_vmas(arena, ptr, nr) == 1;
-}
-
 enum outcome {
 	FAILED, PLAIN, RELOCATED, NOTHING_FAILED,
 };
@@ -1497,7 +1491,7 @@ static enum outcome move_once(struct __test_metadata *_metadata,
 	*books_balance = committed == grown;
 	if (!injected)
 		outcome = NOTHING_FAILED;
-	else if (at_home(arena, self->to, NOMEM_NR + NOMEM_MORE))
+	else if (fits_in_again(arena, self->to, NOMEM_NR + NOMEM_MORE))
 		outcome = RELOCATED;
 	else
 		outcome = PLAIN;

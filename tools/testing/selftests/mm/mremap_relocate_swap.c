@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 #include <sys/prctl.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <linux/fs.h>
 #include <unistd.h>
 #include "mremap_relocate_util.h"
@@ -1124,7 +1126,7 @@ static bool is_waiting(pid_t tid)
 {
 	char path[64], buf[512], *state;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
 	if (!read_file(path, buf, sizeof(buf)))
 		return false;
 	state = strrchr(buf, ')');
@@ -1225,6 +1227,54 @@ TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
 	ASSERT_EQ(relocate(range->ptr, half, MUST, range->to), range->to);
 	EXPECT_TRUE(is_one_vma(&arena, range->left, NR_LEFT + half));
 	EXPECT_TRUE(healthy_from(&arena, range->to, half, 1, 0));
+}
+
+/* As reap(), but do not wait for ever. */
+static bool was_killed(pid_t pid)
+{
+	int status, try;
+
+	for (try = 0; try < 10 * PATIENCE; try++) {
+		if (waitpid(pid, &status, WNOHANG) == pid)
+			return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+		usleep(1000);
+	}
+	return false;
+}
+
+/*
+ * Who waits for a device that does not answer can be killed, and takes all that
+ * it had with it: the device can be taken away when it answers again.
+ */
+TEST_F_TIMEOUT(cut, killed_while_waiting, 120)
+{
+	struct range *range = &self->range;
+	struct arena arena = range->arena;
+	const size_t half = range->unit / 2;
+	struct step step;
+	pid_t pid;
+	int try;
+
+	if (!start_writeback(range))
+		SKIP(return, "not in the swap cache, under writeback");
+	step_init(&step);
+	pid = fork_child(&arena);
+	if (!pid) {
+		wait_for_parent(&step);
+		/* By now it is the child's alone. */
+		relocate(range->ptr, half, MUST, range->to);
+		_exit(errno);
+	}
+	arena_unmap(&arena, (range->ptr - arena.base) / psize(), range->nr);
+	tell_child(&step);
+	for (try = 0; try < PATIENCE && !is_waiting(pid); try++)
+		usleep(1000);
+	ASSERT_TRUE(is_waiting(pid));
+	ASSERT_EQ(kill(pid, SIGKILL), 0);
+	EXPECT_TRUE(was_killed(pid));
+
+	ASSERT_TRUE(device_thaw(&range->dev));
+	EXPECT_EQ(swapoff(range->dev.path), 0);
 }
 
 /*

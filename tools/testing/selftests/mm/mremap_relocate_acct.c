@@ -469,6 +469,56 @@ TEST_F(others, soft_dirty)
 	EXPECT_TRUE(healthy(arena, self->to, NR / 2, 1));
 }
 
+/*
+ * A new mapping is soft-dirty as a whole, whatever of it was written to. That
+ * does not keep it apart from one that is not, and it is so after a merge.
+ */
+static void test_soft_dirty_merge(struct __test_metadata *_metadata,
+				  FIXTURE_DATA(others) * self, bool move_new,
+				  int flags)
+{
+	struct arena *arena = &self->arena;
+	char *hole;
+
+	if (!softdirty_supported())
+		SKIP(return, "no soft-dirty bits");
+
+	clear_softdirty();
+	if (move_new) {
+		arena_unmap(arena, 10, NR);
+		arena_map(arena, 10, NR);
+		fill(self->ptr, NR / 2, 1);
+		hole = self->to + bytes(NR / 2);
+	} else {
+		arena_unmap(arena, 196, 4);
+		arena_map(arena, 196, 4);
+		fill(self->left, 2, 9);
+		hole = self->left + bytes(2);
+	}
+	ASSERT_EQ(count_slots(arena, move_new ? self->left : self->ptr, 4,
+			      PM_SOFT_DIRTY, PM_SOFT_DIRTY), 0);
+
+	/* In the pictures, lower case is a hole: [BB][Aa] or [Bb][AA] */
+	ASSERT_EQ(relocate(self->ptr, NR, flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR));
+	EXPECT_EQ(count_slots(arena, self->to, NR, PM_SOFT_DIRTY, PM_SOFT_DIRTY),
+		  NR);
+	EXPECT_EQ(nr_present(arena, hole, 2), 0);
+	EXPECT_EQ(count_slots(arena, hole, 2, PM_SOFT_DIRTY, PM_SOFT_DIRTY), 2);
+	EXPECT_TRUE(healthy(arena, self->to, NR / 2, 1));
+	EXPECT_TRUE(healthy(arena, self->left, 2, 9));
+}
+
+TEST_F(others, soft_dirty_moves_beside_clean)
+{
+	test_soft_dirty_merge(_metadata, self, true, variant->flags);
+}
+
+TEST_F(others, clean_moves_beside_soft_dirty)
+{
+	test_soft_dirty_merge(_metadata, self, false, variant->flags);
+}
+
 /* And what is refused is as clean as it was. */
 TEST_F(others, soft_dirty_refused)
 {
@@ -1418,9 +1468,10 @@ FIXTURE_TEARDOWN_PARENT(nomem)
 	}
 }
 
-/* mremap(), growing, with the nth allocation failing. Did one fail? */
-static bool move_short_of_memory(FIXTURE_DATA(nomem) * self, int flags, int nth,
-				 void **res, int *error)
+/* mremap() with the nth allocation failing. Did one fail? */
+static bool move_short_of_memory(FIXTURE_DATA(nomem) * self, size_t old_nr,
+				 size_t new_nr, int flags, int nth, void **res,
+				 int *error)
 {
 	char buf[32];
 	ssize_t len;
@@ -1428,8 +1479,7 @@ static bool move_short_of_memory(FIXTURE_DATA(nomem) * self, int flags, int nth,
 	snprintf(buf, sizeof(buf), "%d", nth);
 	if (write(self->nth, buf, strlen(buf)) < 0)
 		ksft_exit_fail_perror("fail-nth");
-	*res = sys_mremap(self->ptr, bytes(NOMEM_NR),
-			  bytes(NOMEM_NR + NOMEM_MORE),
+	*res = sys_mremap(self->ptr, bytes(old_nr), bytes(new_nr),
 			  MREMAP_MAYMOVE | MREMAP_FIXED | flags, self->to);
 	*error = errno;
 	len = pread(self->nth, buf, sizeof(buf) - 1, 0);
@@ -1470,7 +1520,8 @@ static enum outcome move_once(struct __test_metadata *_metadata,
 	tables = status_kb("VmPTE");
 	committed = meminfo_kb("Committed_AS");
 
-	injected = move_short_of_memory(self, flags, nth, &res, &error);
+	injected = move_short_of_memory(self, NOMEM_NR, NOMEM_NR + NOMEM_MORE,
+					flags, nth, &res, &error);
 	committed = meminfo_kb("Committed_AS") - committed;
 	if (res == MAP_FAILED) {
 		EXPECT_TRUE(injected);
@@ -1525,6 +1576,149 @@ TEST_F_TIMEOUT(nomem, each_allocation, 180)
 		EXPECT_EQ(seen[PLAIN], 0);
 	} else {
 		EXPECT_GE(seen[PLAIN], 2);
+	}
+}
+
+/*
+ * Several VMAs: those that have moved when memory runs out stay where they are
+ * now, and the others where they were.
+ */
+#define NOMEM_VMAS		3
+
+/* Returns how many have moved; each one is in one place, whole. */
+static int count_moved(struct __test_metadata *_metadata,
+		       FIXTURE_DATA(nomem) * self)
+{
+	struct arena *arena = &self->arena;
+	int i, moved = 0;
+
+	for (i = 0; i < NOMEM_VMAS; i++) {
+		char *from = self->ptr + bytes(NOMEM_MORE * i);
+		char *to = self->to + bytes(NOMEM_MORE * i);
+		bool has_moved = nr_vmas(arena, to, NOMEM_MORE);
+
+		EXPECT_EQ(nr_vmas(arena, from, NOMEM_MORE), !has_moved);
+		EXPECT_TRUE(healthy(arena, has_moved ? to : from, NOMEM_MORE,
+				    i + 1));
+		/* In their order. */
+		if (has_moved)
+			EXPECT_EQ(moved, i);
+		moved += has_moved;
+	}
+	return moved;
+}
+
+TEST_F_TIMEOUT(nomem, several_vmas, 180)
+{
+	const size_t nr = NOMEM_VMAS * NOMEM_MORE;
+	struct arena *arena = &self->arena;
+	int seen[NOMEM_VMAS + 1] = { 0 };
+	bool injected = true;
+	int nth, moved, i, error;
+	void *res;
+
+	for (nth = 1; nth < 200 && injected; nth++) {
+		arena_unmap(arena, 0, arena->nr);
+		for (i = 0; i < NOMEM_VMAS; i++) {
+			char *ptr = self->ptr + bytes(NOMEM_MORE * i);
+
+			fill(arena_map(arena, 0, NOMEM_MORE), NOMEM_MORE, i + 1);
+			ASSERT_EQ(relocate(at(arena, 0), NOMEM_MORE, 0, ptr), ptr);
+		}
+		ASSERT_EQ(nr_vmas(arena, self->ptr, nr), NOMEM_VMAS);
+		ASSERT_EQ(munmap(self->to, bytes(self->table + nr)), 0);
+
+		injected = move_short_of_memory(self, nr, nr, variant->flags, nth,
+						&res, &error);
+		moved = count_moved(_metadata, self);
+		if (res != MAP_FAILED) {
+			EXPECT_EQ(res, self->to);
+			EXPECT_EQ(moved, NOMEM_VMAS);
+			continue;
+		}
+		EXPECT_TRUE(injected);
+		EXPECT_EQ(error, ENOMEM);
+		EXPECT_LT(moved, NOMEM_VMAS);
+		if (moved)
+			EXPECT_TRUE(is_one_vma(arena, self->to,
+					       NOMEM_MORE * moved));
+		seen[moved]++;
+
+		/* The rest of them follow when there is memory. */
+		ASSERT_EQ(relocate(self->ptr + bytes(NOMEM_MORE * moved),
+				   nr - NOMEM_MORE * moved, MUST,
+				   self->to + bytes(NOMEM_MORE * moved)),
+			  self->to + bytes(NOMEM_MORE * moved));
+		EXPECT_TRUE(is_one_vma(arena, self->to, nr));
+	}
+	EXPECT_FALSE(injected);
+	TH_LOG("failed with none moved %d times, one %d, two %d", seen[0], seen[1],
+	       seen[2]);
+	if (variant->flags & MUST) {
+		EXPECT_GT(seen[0], 0);
+		EXPECT_GT(seen[1], 0);
+		EXPECT_GT(seen[2], 0);
+	} else {
+		EXPECT_EQ(seen[0] + seen[1] + seen[2], 0);
+	}
+}
+
+/*
+ * A source that shrinks, and a destination where something is: when it fails
+ * for memory, the one may have shrunk, and the other be gone, as with a plain
+ * mremap(). What was to move is at its place.
+ */
+TEST_F_TIMEOUT(nomem, shrinks_over_something, 180)
+{
+	struct arena *arena = &self->arena;
+	const size_t nr = NOMEM_NR - NOMEM_MORE;
+	int nth, error, failed = 0, shrunk = 0, lost = 0;
+	char *tail = self->ptr + bytes(nr), *behind = self->to + bytes(nr);
+	bool injected = true;
+	void *res;
+
+	for (nth = 1; nth < 200 && injected; nth++) {
+		arena_unmap(arena, 0, arena->nr);
+		fill(arena_map(arena, (self->to - arena->base) / psize(),
+			       NOMEM_NR), NOMEM_NR, 5);
+		fill(arena_map(arena, (self->ptr - arena->base) / psize(),
+			       NOMEM_NR), NOMEM_NR, 1);
+
+		injected = move_short_of_memory(self, NOMEM_NR, nr, variant->flags,
+						nth, &res, &error);
+		EXPECT_TRUE(healthy_from(arena, behind, NOMEM_NR - nr, 5, nr));
+		if (res != MAP_FAILED) {
+			EXPECT_EQ(res, self->to);
+			EXPECT_EQ(nr_vmas(arena, self->ptr, NOMEM_NR), 0);
+			EXPECT_TRUE(healthy(arena, self->to, nr, 1));
+			continue;
+		}
+		EXPECT_TRUE(injected);
+		EXPECT_EQ(error, ENOMEM);
+		failed++;
+		EXPECT_TRUE(healthy(arena, self->ptr, nr, 1));
+		if (!nr_vmas(arena, tail, NOMEM_NR - nr)) {
+			shrunk++;
+		} else {
+			EXPECT_TRUE(healthy_from(arena, tail, NOMEM_NR - nr, 1,
+						 nr));
+		}
+		if (!nr_vmas(arena, self->to, nr)) {
+			lost++;
+		} else {
+			EXPECT_TRUE(healthy(arena, self->to, nr, 5));
+		}
+
+		ASSERT_EQ(relocate(self->ptr, nr, MUST, self->to), self->to);
+		EXPECT_TRUE(is_one_vma(arena, self->to, NOMEM_NR));
+		EXPECT_TRUE(healthy(arena, self->to, nr, 1));
+	}
+	EXPECT_FALSE(injected);
+	TH_LOG("failed %d times, %d times with the source shrunk, %d times with the destination gone",
+	       failed, shrunk, lost);
+	if (variant->flags & MUST) {
+		EXPECT_GT(shrunk, 0);
+		EXPECT_GT(lost, 0);
 	}
 }
 

@@ -31,6 +31,9 @@
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT		21
 #endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE	23
+#endif
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL	102
 #endif
@@ -1479,7 +1482,7 @@ TEST_F_TIMEOUT(large, aligned_under_migration, 120)
 /* Shared with a child that lives: refused, and not split in vain. */
 TEST_F(large, shared)
 {
-	struct arena *arena = &self->arena;
+	struct arena own = self->arena, *arena = &own;
 	char *to = at(arena, 4 * self->table);
 	const size_t nr = 2 * self->nr;
 	struct step step;
@@ -1510,6 +1513,38 @@ TEST_F(large, shared)
 	EXPECT_TRUE(healthy(arena, at(arena, 7 * self->table + 1), nr, 1));
 }
 
+/* Until the caller has copies of its own, which are what moves then. */
+TEST_F(large, shared_populate_write)
+{
+	struct arena own = self->arena, *arena = &own;
+	char *to = at(arena, 4 * self->table);
+	char *left = large_left(arena, to);
+	const size_t nr = 2 * self->nr;
+	struct step step;
+	pid_t pid;
+
+	step_init(&step);
+	pid = fork_child(arena);
+	if (!pid) {
+		wait_for_parent(&step);
+		EXPECT_TRUE(same_slots(arena, self->ptr, nr, self->slots));
+		EXPECT_EQ(folio_pages(arena, self->ptr), self->nr);
+		EXPECT_TRUE(intact(self->ptr, nr, 1));
+		_exit(_metadata->exit_code);
+	}
+
+	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), MAP_FAILED);
+	EXPECT_EQ(errno, EFAULT);
+	ASSERT_EQ(madvise(self->ptr, bytes(nr), MADV_POPULATE_WRITE), 0);
+	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
+	EXPECT_TRUE(intact(to, nr, 1));
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+	EXPECT_TRUE(healthy(arena, to, nr, 1));
+	EXPECT_TRUE(healthy(arena, left, 3, 9));
+}
+
 /* Have a child share the pages from 'first' on, and nothing before. */
 static pid_t share_from(struct arena *arena, char *ptr, size_t nr, size_t first,
 			struct step *step)
@@ -1535,7 +1570,7 @@ static pid_t share_from(struct arena *arena, char *ptr, size_t nr, size_t first,
  */
 TEST_F(large, cut_and_the_other_shared)
 {
-	struct arena *arena = &self->arena;
+	struct arena own = self->arena, *arena = &own;
 	char *to = at(arena, 4 * self->table);
 	const size_t nr = self->nr, half = nr / 2;
 	struct step step;
@@ -1561,7 +1596,7 @@ TEST_F(large, cut_and_the_other_shared)
  */
 TEST_F(large, cut_and_the_next_vma_shared)
 {
-	struct arena *arena = &self->arena;
+	struct arena own = self->arena, *arena = &own;
 	char *to = at(arena, 4 * self->table);
 	const size_t nr = self->nr, half = nr / 2, part = 2 * nr - half;
 	char *next = arena_map(arena, self->table + 2 * nr, 4);

@@ -29,6 +29,9 @@
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT		21
 #endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE	23
+#endif
 
 #define NR			16
 
@@ -199,6 +202,36 @@ TEST_F(shared, parent_wrote)
 	tell_child(&self->step);
 	EXPECT_TRUE(reap(pid));
 	EXPECT_HEALTHY(self->to, 2);
+}
+
+/*
+ * What a program can do where it is refused, as the documentation has it: get
+ * copies of what is shared, and try again. No byte is written for that.
+ */
+TEST_F(shared, populate_write)
+{
+	pid_t pid;
+
+	map_left(self);
+	pid = fork_child(&self->arena);
+	if (!pid) {
+		wait_for_parent(&self->step);
+		EXPECT_TRUE(same_slots(&self->arena, self->ptr, NR, self->slots));
+		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		_exit(_metadata->exit_code);
+	}
+
+	/* One of them is ours already, and one has been swapped out. */
+	fill_from(self->ptr + bytes(1), 1, 1, 1);
+	if (can_swap())
+		pageout(&self->arena, self->ptr + bytes(2), 1, 1);
+	expect_refused(_metadata, self);
+	ASSERT_EQ(madvise(self->ptr, bytes(NR), MADV_POPULATE_WRITE), 0);
+	expect_relocated(_metadata, self, self->ptr);
+	EXPECT_TRUE(intact(self->to, NR, 1));
+	tell_child(&self->step);
+	EXPECT_TRUE(reap(pid));
+	EXPECT_HEALTHY(self->to, 1);
 }
 
 /* The same from the child's side: it inherited what it now moves. */

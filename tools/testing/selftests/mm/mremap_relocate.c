@@ -682,20 +682,6 @@ TEST_F(contract, several_vmas_with_gaps)
 	EXPECT_TRUE(healthy(arena, to + bytes(15), 5, 3));
 }
 
-/* A child that has all that we have, until it is told to go. */
-static pid_t fork_and_wait(struct arena *arena, struct step *step)
-{
-	pid_t pid;
-
-	step_init(step);
-	pid = fork_child(arena);
-	if (!pid) {
-		wait_for_parent(step);
-		_exit(0);
-	}
-	return pid;
-}
-
 /*
  * A child has its pages too, so it cannot be re-homed, but it goes back to
  * where it came from, and there a plain move merges it.
@@ -710,7 +696,7 @@ TEST_F(contract, shared_but_merges_plainly)
 
 	/* ..[AAAAABBBBB]..   ->   .._____[BBBBB]..[AAAAA]..   ->   the first */
 	ASSERT_EQ(relocate(home, 5, 0, away), away);
-	pid = fork_and_wait(arena, &step);
+	pid = share_with_child(arena, away, 5, 0, 1, &step);
 	ASSERT_EQ(relocate(away, 5, variant->flags, home), home);
 	EXPECT_TRUE(is_one_vma(arena, home, 10));
 	tell_child(&step);
@@ -733,7 +719,7 @@ TEST_F(contract, several_vmas_one_merges_plainly)
 
 	ASSERT_EQ(relocate(home, 5, 0, at(arena, 55)), at(arena, 55));
 	ASSERT_EQ(madvise(ptr, bytes(5), MADV_DONTFORK), 0);
-	pid = fork_and_wait(arena, &step);
+	pid = share_with_child(arena, at(arena, 55), 5, 0, 1, &step);
 	ASSERT_EQ(madvise(ptr, bytes(5), MADV_DOFORK), 0);
 	ASSERT_EQ(nr_vmas(arena, ptr, 10), 2);
 
@@ -939,12 +925,7 @@ TEST_F(contract, several_vmas_one_shared)
 			  ptr + bytes(5 * i));
 	}
 	ASSERT_EQ(madvise(ptr, bytes(10), MADV_DONTFORK), 0);
-	step_init(&step);
-	pid = fork_child(arena);
-	if (!pid) {
-		wait_for_parent(&step);
-		_exit(!intact(ptr + bytes(10), 5, 3));
-	}
+	pid = share_with_child(arena, ptr + bytes(10), 5, 0, 3, &step);
 	ASSERT_EQ(madvise(ptr, bytes(10), MADV_DOFORK), 0);
 	ASSERT_EQ(nr_vmas(arena, ptr, 15), 3);
 
@@ -975,14 +956,7 @@ TEST_F(contract, shrinks_by_what_is_shared)
 	struct step step;
 	pid_t pid;
 
-	ASSERT_EQ(madvise(ptr, bytes(5), MADV_DONTFORK), 0);
-	step_init(&step);
-	pid = fork_child(arena);
-	if (!pid) {
-		wait_for_parent(&step);
-		_exit(!intact_from(ptr + bytes(5), 5, 1, 5));
-	}
-	ASSERT_EQ(madvise(ptr, bytes(5), MADV_DOFORK), 0);
+	pid = share_with_child(arena, ptr, 10, 5, 1, &step);
 	ASSERT_TRUE(is_one_vma(arena, ptr, 10));
 
 	/* ..[AAAAAaaaaa]..[BBBBB].....   ->   ..[BBBBBAAAAA].. */

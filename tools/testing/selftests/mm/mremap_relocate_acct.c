@@ -128,14 +128,8 @@ static void run_scenario(struct arena *arena, const struct scenario *scenario,
 		ksft_exit_fail_perror("mlock");
 	if (prep & READ_ONLY && mprotect(ptr, bytes(NR), PROT_READ))
 		ksft_exit_fail_perror("mprotect");
-	if (prep & SHARED) {
-		step_init(&step);
-		pid = fork_child(arena);
-		if (!pid) {
-			wait_for_parent(&step);
-			_exit(0);
-		}
-	}
+	if (prep & SHARED)
+		pid = share_with_child(arena, ptr, NR, 0, 1, &step);
 
 	/* The first reading is for what reading needs itself. */
 	read_figures(&before);
@@ -530,14 +524,7 @@ TEST_F(others, soft_dirty_refused)
 		SKIP(return, "no soft-dirty bits");
 
 	/* The last page is the one that is shared. */
-	step_init(&step);
-	ASSERT_EQ(madvise(self->ptr, bytes(NR - 1), MADV_DONTFORK), 0);
-	pid = fork_child(arena);
-	if (!pid) {
-		wait_for_parent(&step);
-		_exit(0);
-	}
-	ASSERT_EQ(madvise(self->ptr, bytes(NR - 1), MADV_DOFORK), 0);
+	pid = share_with_child(arena, self->ptr, NR, NR - 1, 1, &step);
 	ASSERT_TRUE(is_one_vma(arena, self->ptr, NR));
 
 	clear_softdirty();
@@ -1088,12 +1075,7 @@ TEST_F(others, uffd_rwp_refused)
 	uffd = protect_some(_metadata, self, 0);
 	if (uffd < 0)
 		SKIP(return, "no read-write protection by userfaultfd");
-	step_init(&step);
-	pid = fork_child(arena);
-	if (!pid) {
-		wait_for_parent(&step);
-		_exit(!intact(self->ptr, 8, 1));
-	}
+	pid = share_with_child(arena, self->ptr, 8, 0, 1, &step);
 
 	snapshot_take(&self->snap, arena, self->ptr, NR);
 	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), MAP_FAILED);

@@ -593,14 +593,13 @@ TEST_F(pages, ksm)
 }
 
 /*
- * But not if the call is refused, for another VMA of the range. To insist on
- * all of them must leave all of them as they are.
+ * But not if the call is refused, for the last page of the range: it is shared.
+ * Best effort ends in a plain move, which makes them separate.
  */
-TEST_F(pages, ksm_and_the_next_vma_shared)
+TEST_F(pages, ksm_refused)
 {
 	struct arena *arena = &self->arena;
 	const char *why = map_merged_by_ksm(self, 8);
-	char *next = arena_map(arena, 18, 4);
 	struct step step;
 	pid_t pid;
 	int i;
@@ -608,21 +607,53 @@ TEST_F(pages, ksm_and_the_next_vma_shared)
 	if (why)
 		SKIP(return, "%s", why);
 
-	/* ..[AAAAAAAA][BBBB].., and the child has B only. */
-	fill(next, 4, 2);
-	ASSERT_EQ(madvise(self->ptr, bytes(8), MADV_DONTFORK), 0);
-	step_init(&step);
-	pid = fork_child(arena);
-	if (!pid) {
-		wait_for_parent(&step);
-		_exit(!intact(next, 4, 2));
-	}
-	ASSERT_EQ(madvise(self->ptr, bytes(8), MADV_DOFORK), 0);
-	ASSERT_EQ(nr_vmas(arena, self->ptr, 12), 2);
+	/* KSM does not touch it: it is off. */
+	fill_from(self->ptr + bytes(7), 1, 1, 7);
+	pid = share_with_child(arena, self->ptr, 8, 7, 1, &step);
+	ASSERT_TRUE(is_one_vma(arena, self->ptr, 8));
 
 	if (variant->flags & MUST) {
-		snapshot_take(&self->snap, arena, self->ptr, 12);
-		EXPECT_EQ(relocate(self->ptr, 12, variant->flags, self->to),
+		snapshot_take(&self->snap, arena, self->ptr, 8);
+		EXPECT_EQ(relocate(self->ptr, 8, variant->flags, self->to),
+			  MAP_FAILED);
+		EXPECT_EQ(errno, EFAULT);
+		EXPECT_TRUE(snapshot_same(&self->snap));
+		EXPECT_NE(page_flags(arena, self->ptr) & KPF_KSM, 0);
+	}
+
+	ASSERT_EQ(relocate(self->ptr, 8, RELOCATE, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->to, 8));
+	EXPECT_EQ(page_flags(arena, self->to) & KPF_KSM, 0);
+	ksm_stop();
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+	for (i = 0; i < 7; i++)
+		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, 1));
+	EXPECT_TRUE(healthy_from(arena, self->to + bytes(7), 1, 1, 7));
+	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
+}
+
+/* Nor for another VMA of the range: all of them are as they were. */
+TEST_F(pages, ksm_and_the_next_vma_shared)
+{
+	struct arena *arena = &self->arena;
+	const char *why = map_merged_by_ksm(self, 8);
+	char *next = arena_map(arena, 18, 1);
+	struct step step;
+	pid_t pid;
+	int i;
+
+	if (why)
+		SKIP(return, "%s", why);
+
+	/* ..[AAAAAAAA][B].., and the child has B only. */
+	fill_from(next, 1, 1, 8);
+	pid = share_with_child(arena, self->ptr, 9, 8, 1, &step);
+	ASSERT_EQ(nr_vmas(arena, self->ptr, 9), 2);
+
+	if (variant->flags & MUST) {
+		snapshot_take(&self->snap, arena, self->ptr, 9);
+		EXPECT_EQ(relocate(self->ptr, 9, variant->flags, self->to),
 			  MAP_FAILED);
 		EXPECT_EQ(errno, EFAULT);
 		EXPECT_TRUE(snapshot_same(&self->snap));
@@ -630,7 +661,7 @@ TEST_F(pages, ksm_and_the_next_vma_shared)
 	}
 
 	/* Best effort is made for each, so A is relocated, and is separate. */
-	ASSERT_EQ(relocate(self->ptr, 12, RELOCATE, self->to), self->to);
+	ASSERT_EQ(relocate(self->ptr, 9, RELOCATE, self->to), self->to);
 	EXPECT_TRUE(is_one_vma(arena, self->left, 12));
 	EXPECT_EQ(page_flags(arena, self->to) & KPF_KSM, 0);
 	ksm_stop();
@@ -638,7 +669,7 @@ TEST_F(pages, ksm_and_the_next_vma_shared)
 	EXPECT_TRUE(reap(pid));
 	for (i = 0; i < 8; i++)
 		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, 1));
-	EXPECT_TRUE(healthy(arena, self->to + bytes(8), 4, 2));
+	EXPECT_TRUE(healthy_from(arena, self->to + bytes(8), 1, 1, 8));
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 }
 
@@ -852,12 +883,7 @@ TEST_F(pages, uffd_wp_refused)
 	for (i = 0; i < 16; i += 2)
 		ASSERT_EQ(wp_range(uffd, self->ptr + bytes(i), 1, true), 0);
 
-	step_init(&step);
-	pid = fork_child(arena);
-	if (!pid) {
-		wait_for_parent(&step);
-		_exit(!intact(self->ptr, 12, 1));
-	}
+	pid = share_with_child(arena, self->ptr, 12, 0, 1, &step);
 
 	snapshot_take(&self->snap, arena, self->ptr, 16);
 	ASSERT_EQ(relocate(self->ptr, 16, MUST, self->to), MAP_FAILED);
@@ -1488,12 +1514,7 @@ TEST_F(large, shared)
 	struct step step;
 	pid_t pid;
 
-	step_init(&step);
-	pid = fork_child(arena);
-	if (!pid) {
-		wait_for_parent(&step);
-		_exit(!intact(self->ptr, nr, 1));
-	}
+	pid = share_with_child(arena, self->ptr, nr, 0, 1, &step);
 
 	snapshot_take(&self->snap, arena, self->ptr, nr);
 	EXPECT_EQ(relocate(self->ptr, nr, MUST, to), MAP_FAILED);
@@ -1545,25 +1566,6 @@ TEST_F(large, shared_populate_write)
 	EXPECT_TRUE(healthy(arena, left, 3, 9));
 }
 
-/* Have a child share the pages from 'first' on, and nothing before. */
-static pid_t share_from(struct arena *arena, char *ptr, size_t nr, size_t first,
-			struct step *step)
-{
-	pid_t pid;
-
-	if (madvise(ptr, bytes(first), MADV_DONTFORK))
-		ksft_exit_fail_perror("MADV_DONTFORK");
-	step_init(step);
-	pid = fork_child(arena);
-	if (!pid) {
-		wait_for_parent(step);
-		_exit(!intact_from(ptr + bytes(first), nr - first, 1, first));
-	}
-	if (madvise(ptr, bytes(first), MADV_DOFORK))
-		ksft_exit_fail_perror("MADV_DOFORK");
-	return pid;
-}
-
 /*
  * The first folio would have to be split, but the second one is shared, which
  * is found only after it: nothing may be split in vain.
@@ -1576,7 +1578,7 @@ TEST_F(large, cut_and_the_other_shared)
 	struct step step;
 	pid_t pid;
 
-	pid = share_from(arena, self->ptr, 2 * nr, nr, &step);
+	pid = share_with_child(arena, self->ptr, 2 * nr, nr, 1, &step);
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
 	EXPECT_EQ(relocate(self->ptr + bytes(half), 2 * nr - half, MUST, to),
 		  MAP_FAILED);
@@ -1607,7 +1609,7 @@ TEST_F(large, cut_and_the_next_vma_shared)
 	no_more_huge(next, 4);
 	fill_from(next, 4, 1, 2 * nr);
 	ASSERT_EQ(mprotect(next, bytes(4), PROT_READ), 0);
-	pid = share_from(arena, self->ptr, 2 * nr + 4, 2 * nr, &step);
+	pid = share_with_child(arena, self->ptr, 2 * nr + 4, 2 * nr, 1, &step);
 	ASSERT_EQ(nr_vmas(arena, self->ptr, 2 * nr + 4), 2);
 
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr + 4);

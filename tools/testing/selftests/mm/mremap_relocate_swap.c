@@ -623,12 +623,7 @@ static void move_shared(struct __test_metadata *_metadata, struct range *range)
 	struct step step;
 	pid_t pid;
 
-	step_init(&step);
-	pid = fork_child(&arena);
-	if (!pid) {
-		wait_for_parent(&step);
-		_exit(!intact(ptr, nr, 1));
-	}
+	pid = share_with_child(&arena, ptr, nr, 0, 1, &step);
 
 	snapshot_take(&range->snap, &arena, ptr, nr);
 	EXPECT_EQ(relocate(ptr, nr, MUST, to), MAP_FAILED);
@@ -1208,13 +1203,7 @@ TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
 
 	if (!start_writeback(range))
 		SKIP(return, "not in the swap cache, under writeback");
-	step_init(&step);
-	pid = fork_child(&arena);
-	if (!pid) {
-		wait_for_parent(&step);
-		_exit(!intact(range->ptr, range->nr, 1));
-	}
-
+	pid = share_with_child(&arena, range->ptr, range->nr, 0, 1, &step);
 	snapshot_take(&range->snap, &arena, range->ptr, range->nr);
 	EXPECT_EQ(relocate(range->ptr, half, MUST, range->to), MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
@@ -1293,18 +1282,11 @@ TEST_F_TIMEOUT(cut, swap_cached_and_the_next_vma_shared, 120)
 	/* ..[aAAA][BBBB].., and the child has B only. */
 	arena_map(&arena, (next - arena.base) / psize(), 4);
 	ASSERT_EQ(madvise(next, bytes(4), MADV_NOHUGEPAGE), 0);
-	fill(next, 4, 2);
+	fill_from(next, 4, 1, nr);
 	ASSERT_EQ(mprotect(next, bytes(4), PROT_READ), 0);
 	if (!start_writeback(range))
 		SKIP(return, "not in the swap cache, under writeback");
-	ASSERT_EQ(madvise(ptr, bytes(nr), MADV_DONTFORK), 0);
-	step_init(&step);
-	pid = fork_child(&arena);
-	if (!pid) {
-		wait_for_parent(&step);
-		_exit(!intact(next, 4, 2));
-	}
-	ASSERT_EQ(madvise(ptr, bytes(nr), MADV_DOFORK), 0);
+	pid = share_with_child(&arena, ptr, nr + 4, nr, 1, &step);
 
 	ASSERT_TRUE(device_thaw(&range->dev));
 	snapshot_take(&range->snap, &arena, ptr, nr + 4);
@@ -1317,8 +1299,7 @@ TEST_F_TIMEOUT(cut, swap_cached_and_the_next_vma_shared, 120)
 
 	ASSERT_EQ(relocate(ptr + bytes(half), part + 4, MUST, to), to);
 	EXPECT_TRUE(is_one_vma(&arena, range->left, NR_LEFT + part));
-	EXPECT_TRUE(healthy_from(&arena, to, part, 1, half));
-	EXPECT_TRUE(healthy(&arena, to + bytes(part), 4, 2));
+	EXPECT_TRUE(healthy_from(&arena, to, part + 4, 1, half));
 	EXPECT_TRUE(healthy(&arena, ptr, half, 1));
 }
 
@@ -1428,21 +1409,17 @@ static void expect_half_relocated(struct __test_metadata *_metadata,
 TEST_F_TIMEOUT(read_by_one, here, 120)
 {
 	struct range *range = &self->range;
-	struct arena child_arena = range->arena;
+	struct arena arena = range->arena;
+	struct step step;
 	pid_t pid;
 
-	pid = fork_child(&child_arena);
-	if (!pid) {
-		wait_for_parent(&self->step);
-		_exit(!intact(range->ptr, range->nr, 1));
-	}
-
+	pid = share_with_child(&arena, range->ptr, range->nr, 0, 1, &step);
 	ASSERT_TRUE(read_back_whole(range, &range->arena));
 	expect_half_refused(_metadata, range);
 	EXPECT_EQ(folio_pages(&range->arena, range->ptr), range->unit);
 	expect_half_moved_plainly(_metadata, range);
 	EXPECT_EQ(folio_pages(&range->arena, range->to), range->unit);
-	tell_child(&self->step);
+	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
 	expect_half_relocated(_metadata, range);
 }

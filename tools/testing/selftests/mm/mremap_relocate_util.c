@@ -837,6 +837,24 @@ pid_t fork_child(struct arena *arena)
 	return pid;
 }
 
+pid_t share_with_child(struct arena *arena, char *ptr, size_t nr, size_t first,
+		       unsigned long seed, struct step *step)
+{
+	pid_t pid;
+
+	if (madvise(ptr, bytes(first), MADV_DONTFORK))
+		ksft_exit_fail_perror("MADV_DONTFORK");
+	step_init(step);
+	pid = fork_child(arena);
+	if (!pid) {
+		wait_for_parent(step);
+		_exit(!intact_from(ptr + bytes(first), nr - first, seed, first));
+	}
+	if (madvise(ptr, bytes(first), MADV_DOFORK))
+		ksft_exit_fail_perror("MADV_DOFORK");
+	return pid;
+}
+
 bool reap(pid_t pid)
 {
 	int status;

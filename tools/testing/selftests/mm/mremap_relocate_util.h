@@ -174,8 +174,19 @@ void step_wait(struct step *step, bool child);
 #define wait_for_parent(step)	step_wait(step, true)
 #define wait_for_child(step)	step_wait(step, false)
 
-/* fork() for a test: the child ends with us, and can use the arena. */
+/*
+ * fork() for a test: the child ends with us, and can use the arena. This must
+ * not be in memory that is shared with the child, as a fixture's own may be.
+ */
 pid_t fork_child(struct arena *arena);
+
+/*
+ * Have a child share all that we have, but for the pages of ptr before 'first',
+ * until it is told to end. Then it looks at the others, in all 'nr' pages that
+ * were filled with this seed.
+ */
+pid_t share_with_child(struct arena *arena, char *ptr, size_t nr, size_t first,
+		       unsigned long seed, struct step *step);
 
 /* Wait for the child to end; true if it exited with 0. */
 bool reap(pid_t pid);

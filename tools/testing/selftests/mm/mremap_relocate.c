@@ -21,7 +21,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "mremap_relocate_util.h"
-#include "hugepage_settings.h"
 
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP	4

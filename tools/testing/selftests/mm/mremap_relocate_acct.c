@@ -1304,19 +1304,6 @@ static bool read_anon(const char *file, long *value)
 	return true;
 }
 
-static bool write_string(const char *file, const char *string)
-{
-	int fd = open(file, O_WRONLY);
-	ssize_t len = strlen(string);
-	bool ret;
-
-	if (fd < 0)
-		return false;
-	ret = write(fd, string, len) == len;
-	close(fd);
-	return ret;
-}
-
 /* The charge stays where it is: moving memory is not using more of it. */
 TEST_F(others, memory_cgroup)
 {
@@ -1337,9 +1324,9 @@ TEST_F(others, memory_cgroup)
 	snprintf(procs, sizeof(procs), "%s/cgroup.procs", dir);
 	snprintf(stat, sizeof(stat), "%s/memory.stat", dir);
 	snprintf(pid, sizeof(pid), "%d", getpid());
-	write_string(control, "+memory");
+	write_text(control, "+memory");
 	mkdir(dir, 0755);
-	if (!read_anon(stat, &before) || !write_string(procs, pid)) {
+	if (!read_anon(stat, &before) || !write_text(procs, pid)) {
 		rmdir(dir);
 		umount(root);
 		rmdir(root);
@@ -1363,7 +1350,7 @@ TEST_F(others, memory_cgroup)
 	EXPECT_TRUE(read_anon(stat, &after));
 	EXPECT_LT(after, before - (long)bytes(pages / 2));
 
-	EXPECT_TRUE(write_string(all, pid));
+	EXPECT_TRUE(write_text(all, pid));
 	rmdir(dir);
 	umount(root);
 	rmdir(root);
@@ -1428,7 +1415,7 @@ FIXTURE_SETUP(nomem)
 			SKIP(return, "no failslab or no fail_page_alloc");
 	}
 	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
-		ASSERT_TRUE(write_string(fault_settings[i].path,
+		ASSERT_TRUE(write_text(fault_settings[i].path,
 					 fault_settings[i].value));
 
 	/* Source and destination are in two page tables each. */
@@ -1446,7 +1433,7 @@ FIXTURE_TEARDOWN_PARENT(nomem)
 
 	for (i = 0; i < ARRAY_SIZE(fault_settings); i++) {
 		if (self->saved[i][0])
-			write_string(fault_settings[i].path, self->saved[i]);
+			write_text(fault_settings[i].path, self->saved[i]);
 	}
 }
 

@@ -23,7 +23,6 @@
 #include <unistd.h>
 #include <mm/gup_test.h>
 #include "mremap_relocate_util.h"
-#include "hugepage_settings.h"
 
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP	4
@@ -593,84 +592,62 @@ TEST_F(pages, ksm)
 }
 
 /*
- * But not if the call is refused, for the last page of the range: it is shared.
- * Best effort ends in a plain move, which makes them separate.
+ * But not if the call is refused, for the last page of the range: a child has
+ * it, too. Then they are still one page.
  */
-TEST_F(pages, ksm_refused)
+static void move_ksm_and_shared(struct __test_metadata *_metadata,
+				FIXTURE_DATA(pages) * self, size_t nr, int flags)
 {
 	struct arena *arena = &self->arena;
-	const char *why = map_merged_by_ksm(self, 8);
 	struct step step;
 	pid_t pid;
-	int i;
-
-	if (why)
-		SKIP(return, "%s", why);
 
 	/* KSM does not touch it: it is off. */
-	fill_from(self->ptr + bytes(7), 1, 1, 7);
-	pid = share_with_child(arena, self->ptr, 8, 7, 1, &step);
-	ASSERT_TRUE(is_one_vma(arena, self->ptr, 8));
+	fill_from(self->ptr + bytes(nr - 1), 1, 1, nr - 1);
+	pid = share_with_child(arena, self->ptr, nr, nr - 1, 1, &step);
 
-	if (variant->flags & MUST) {
-		snapshot_take(&self->snap, arena, self->ptr, 8);
-		EXPECT_EQ(relocate(self->ptr, 8, variant->flags, self->to),
-			  MAP_FAILED);
+	if (flags & MUST) {
+		snapshot_take(&self->snap, arena, self->ptr, nr);
+		EXPECT_EQ(relocate(self->ptr, nr, flags, self->to), MAP_FAILED);
 		EXPECT_EQ(errno, EFAULT);
 		EXPECT_TRUE(snapshot_same(&self->snap));
 		EXPECT_NE(page_flags(arena, self->ptr) & KPF_KSM, 0);
 	}
 
-	ASSERT_EQ(relocate(self->ptr, 8, RELOCATE, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(arena, self->to, 8));
+	/* Best effort moves them, if plainly, and makes them separate. */
+	ASSERT_EQ(relocate(self->ptr, nr, RELOCATE, self->to), self->to);
 	EXPECT_EQ(page_flags(arena, self->to) & KPF_KSM, 0);
 	ksm_stop();
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
-	for (i = 0; i < 7; i++)
-		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, 1));
-	EXPECT_TRUE(healthy_from(arena, self->to + bytes(7), 1, 1, 7));
+	EXPECT_TRUE(healthy_from(arena, self->to + bytes(nr - 1), 1, 1, nr - 1));
+	while (--nr)
+		EXPECT_TRUE(healthy(arena, self->to + bytes(nr - 1), 1, 1));
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 }
 
-/* Nor for another VMA of the range: all of them are as they were. */
-TEST_F(pages, ksm_and_the_next_vma_shared)
+TEST_F(pages, ksm_refused)
 {
-	struct arena *arena = &self->arena;
 	const char *why = map_merged_by_ksm(self, 8);
-	char *next = arena_map(arena, 18, 1);
-	struct step step;
-	pid_t pid;
-	int i;
 
 	if (why)
 		SKIP(return, "%s", why);
+	ASSERT_TRUE(is_one_vma(&self->arena, self->ptr, 8));
+	move_ksm_and_shared(_metadata, self, 8, variant->flags);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->to, 8));
+}
 
-	/* ..[AAAAAAAA][B].., and the child has B only. */
-	fill_from(next, 1, 1, 8);
-	pid = share_with_child(arena, self->ptr, 9, 8, 1, &step);
-	ASSERT_EQ(nr_vmas(arena, self->ptr, 9), 2);
+/* Nor for another VMA of the range. Best effort is made for each of the two. */
+TEST_F(pages, ksm_and_the_next_vma_shared)
+{
+	const char *why = map_merged_by_ksm(self, 8);
 
-	if (variant->flags & MUST) {
-		snapshot_take(&self->snap, arena, self->ptr, 9);
-		EXPECT_EQ(relocate(self->ptr, 9, variant->flags, self->to),
-			  MAP_FAILED);
-		EXPECT_EQ(errno, EFAULT);
-		EXPECT_TRUE(snapshot_same(&self->snap));
-		EXPECT_NE(page_flags(arena, self->ptr) & KPF_KSM, 0);
-	}
-
-	/* Best effort is made for each, so A is relocated, and is separate. */
-	ASSERT_EQ(relocate(self->ptr, 9, RELOCATE, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(arena, self->left, 12));
-	EXPECT_EQ(page_flags(arena, self->to) & KPF_KSM, 0);
-	ksm_stop();
-	tell_child(&step);
-	EXPECT_TRUE(reap(pid));
-	for (i = 0; i < 8; i++)
-		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, 1));
-	EXPECT_TRUE(healthy_from(arena, self->to + bytes(8), 1, 1, 8));
-	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
+	if (why)
+		SKIP(return, "%s", why);
+	arena_map(&self->arena, 18, 1);
+	ASSERT_EQ(nr_vmas(&self->arena, self->ptr, 9), 2);
+	move_ksm_and_shared(_metadata, self, 9, variant->flags);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 12));
 }
 
 static sigjmp_buf jump;
@@ -953,11 +930,6 @@ static void no_more_huge(char *ptr, size_t nr)
 
 FIXTURE_SETUP(large)
 {
-	struct thp_settings settings;
-	int i;
-
-	if (!thp_available() || !(thp_supported_orders() & (1 << variant->order)))
-		SKIP(return, "no folios of this size");
 	if (geteuid())
 		SKIP(return, "only root may choose the size of folios");
 
@@ -967,17 +939,9 @@ FIXTURE_SETUP(large)
 	if (self->arena.kpageflags < 0)
 		SKIP(return, "cannot read /proc/kpageflags");
 
+	if (!thp_set_order(variant->order, &self->saved))
+		SKIP(return, "no folios of this size");
 	/* From here on there is something to put back. */
-	thp_read_settings(&self->saved);
-	settings = self->saved;
-	settings.thp_enabled = THP_ALWAYS;
-	settings.thp_defrag = THP_DEFRAG_ALWAYS;
-	settings.use_zero_page = true;
-	for (i = 0; i < NR_ORDERS; i++)
-		settings.hugepages[i].enabled = THP_NEVER;
-	settings.hugepages[variant->order].enabled = THP_ALWAYS;
-	thp_write_settings(&settings);
-
 	self->ptr = arena_map(&self->arena, self->table, 2 * self->nr);
 	fill(self->ptr, 2 * self->nr, 1);
 	no_more_huge(self->ptr, 2 * self->nr);

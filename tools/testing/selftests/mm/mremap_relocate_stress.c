@@ -112,18 +112,6 @@ static unsigned int mover_rnd(struct mover *mover, unsigned int n)
 	return rand_r(&mover->seed) % n;
 }
 
-static bool write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	bool ret;
-
-	if (fd < 0)
-		return false;
-	ret = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-	close(fd);
-	return ret;
-}
-
 /*
  * What a mover does to the page tables of the arena is counted by tracepoints,
  * for its thread alone. These are hit wherever folios are migrated or split.

@@ -27,7 +27,6 @@
 #include <linux/fs.h>
 #include <unistd.h>
 #include "mremap_relocate_util.h"
-#include "hugepage_settings.h"
 
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT		21
@@ -331,27 +330,12 @@ static bool is_ksm(struct range *range, char *ptr)
 	return page_flags(&range->arena, ptr) & KPF_KSM;
 }
 
-/* Have faults give us folios of this size, and no others. */
 static bool set_folio_size(struct range *range, int order)
 {
-	struct thp_settings settings;
-	int i;
-
 	if (!order)
 		return !prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-	if (!thp_available() || !(thp_supported_orders() & (1 << order)))
-		return false;
-
-	thp_read_settings(&range->saved_thp);
-	range->thp = true;
-	settings = range->saved_thp;
-	settings.thp_enabled = THP_ALWAYS;
-	settings.thp_defrag = THP_DEFRAG_ALWAYS;
-	for (i = 0; i < NR_ORDERS; i++)
-		settings.hugepages[i].enabled = THP_NEVER;
-	settings.hugepages[order].enabled = THP_ALWAYS;
-	thp_write_settings(&settings);
-	return true;
+	range->thp = thp_set_order(order, &range->saved_thp);
+	return range->thp;
 }
 
 static void range_teardown(struct range *range)

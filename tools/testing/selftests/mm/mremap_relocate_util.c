@@ -442,6 +442,38 @@ long meminfo_kb(const char *name)
 	return read_figure("/proc/meminfo", name);
 }
 
+bool write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	bool ret;
+
+	if (fd < 0)
+		return false;
+	ret = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+	close(fd);
+	return ret;
+}
+
+bool thp_set_order(int order, struct thp_settings *saved)
+{
+	struct thp_settings settings;
+	int i;
+
+	if (!thp_available() || !(thp_supported_orders() & (1 << order)))
+		return false;
+
+	thp_read_settings(saved);
+	settings = *saved;
+	settings.thp_enabled = THP_ALWAYS;
+	settings.thp_defrag = THP_DEFRAG_ALWAYS;
+	settings.use_zero_page = true;
+	for (i = 0; i < NR_ORDERS; i++)
+		settings.hugepages[i].enabled = THP_NEVER;
+	settings.hugepages[order].enabled = THP_ALWAYS;
+	thp_write_settings(&settings);
+	return true;
+}
+
 static bool pfn_flags(struct arena *arena, unsigned long pfn, __u64 *flags)
 {
 	return arena->kpageflags >= 0 &&

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <linux/mman.h>
 #include <linux/types.h>
+#include "hugepage_settings.h"
 #include "vm_util.h"
 
 #ifndef MREMAP_RELOCATE_ANON
@@ -124,11 +125,20 @@ void snapshot_take(struct snapshot *snap, struct arena *arena, void *ptr,
 		   size_t nr);
 bool snapshot_same(struct snapshot *snap);
 
+/* Write to a file of /proc or /sys that need not be there, or may not like it. */
+bool write_text(const char *path, const char *text);
+
 /* A figure of /proc/self/status or /proc/meminfo in kB, -1 if it is not there. */
 long status_kb(const char *name);
 long meminfo_kb(const char *name);
 
-/* Large folios. Returns the pages of the folio at ptr, 0 if unknown. */
+/*
+ * Large folios. Have faults give us folios of this order, and no others; returns
+ * false if there are none, else what was to be put back is in 'saved'.
+ */
+bool thp_set_order(int order, struct thp_settings *saved);
+
+/* The pages of the folio at ptr, 0 if unknown. */
 size_t folio_pages(struct arena *arena, void *ptr);
 __u64 page_flags(struct arena *arena, void *ptr);
 

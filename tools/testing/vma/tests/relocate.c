@@ -40,15 +40,15 @@ static vma_flags_t relocate_flags_readonly(void)
 	return mk_vma_flags(VMA_READ_BIT, VMA_MAYREAD_BIT, VMA_MAYWRITE_BIT);
 }
 
-/* Map @slot at @addr, faulted there, or where @pgoff is if it was moved. */
+/* Map @rvma at @addr, faulted there, or where @pgoff is if it was moved. */
 static struct vm_area_struct *
-relocate_map(struct mm_struct *mm, struct relocate_vma *slot,
+relocate_map(struct mm_struct *mm, struct relocate_vma *rvma,
 	     unsigned long addr, pgoff_t pgoff, enum relocate_kind kind,
 	     vma_flags_t flags)
 {
 	struct vm_area_struct *vma;
 
-	memset(slot, 0, sizeof(*slot));
+	memset(rvma, 0, sizeof(*rvma));
 	if (kind == RELOCATE_ABSENT)
 		return NULL;
 
@@ -58,22 +58,22 @@ relocate_map(struct mm_struct *mm, struct relocate_vma *slot,
 
 	vma_set_anon_pgoff(vma, pgoff);
 	vma_set_anonymous(vma);
-	slot->vma = vma;
+	rvma->vma = vma;
 	if (kind != RELOCATE_UNFAULTED)
-		__vma_set_dummy_anon_vma(vma, &slot->avc[0], &slot->anon_vma);
+		__vma_set_dummy_anon_vma(vma, &rvma->avc[0], &rvma->anon_vma);
 	if (kind == RELOCATE_FORKED) {
-		slot->avc[1].anon_vma = &slot->parent;
-		list_add(&slot->avc[1].same_vma, &vma->anon_vma_chain);
+		rvma->avc[1].anon_vma = &rvma->parent;
+		list_add(&rvma->avc[1].same_vma, &vma->anon_vma_chain);
 	}
 	return vma;
 }
 
 /* The same, at home and writable. */
 static struct vm_area_struct *
-relocate_map_home(struct mm_struct *mm, struct relocate_vma *slot,
+relocate_map_home(struct mm_struct *mm, struct relocate_vma *rvma,
 		  unsigned long addr, enum relocate_kind kind)
 {
-	return relocate_map(mm, slot, addr, addr >> PAGE_SHIFT, kind,
+	return relocate_map(mm, rvma, addr, addr >> PAGE_SHIFT, kind,
 			    relocate_flags());
 }
 

@@ -3,8 +3,8 @@
  * MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON: what the two flags
  * promise, and what merges.
  *
- * What can stand in a slot that is moved is in mremap_relocate_pages.c, memory
- * that others use too is in mremap_relocate_share.c, and the books that must
+ * What page tables can hold that are moved is in mremap_relocate_pages.c, memory
+ * that others use as well is in mremap_relocate_share.c, and the books that must
  * balance are in mremap_relocate_acct.c.
  *
  * In the pictures '.' is a page of the arena that is reserved and not usable,
@@ -54,17 +54,17 @@ FIXTURE_VARIANT(contract)
 
 FIXTURE_VARIANT_ADD(contract, relocate)
 {
-	.flags = RELOCATE,
+	.flags = RELOCATE_ANON,
 };
 
 FIXTURE_VARIANT_ADD(contract, must)
 {
-	.flags = MUST,
+	.flags = MUST_RELOCATE_ANON,
 };
 
 FIXTURE_VARIANT_ADD(contract, both)
 {
-	.flags = RELOCATE | MUST,
+	.flags = RELOCATE_ANON | MUST_RELOCATE_ANON,
 };
 
 FIXTURE_SETUP(contract)
@@ -85,21 +85,21 @@ TEST_F(contract, needs_maymove)
 	snapshot_take(&self->snap, arena, ptr, 5);
 
 	/* Neither where nothing would move, nor where something would. */
-	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5), variant->flags, NULL),
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(5), variant->flags, NULL),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EINVAL);
-	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(6), variant->flags, NULL),
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(6), variant->flags, NULL),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EINVAL);
-	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(4), variant->flags, NULL),
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(4), variant->flags, NULL),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EINVAL);
-	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5),
-			     variant->flags | MREMAP_FIXED, at(arena, 50)),
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(5),
+			     variant->flags | MREMAP_FIXED, arena_at(arena, 50)),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EINVAL);
-	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5),
-			     variant->flags | MREMAP_DONTUNMAP, at(arena, 50)),
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(5),
+			     variant->flags | MREMAP_DONTUNMAP, arena_at(arena, 50)),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EINVAL);
 
@@ -107,8 +107,9 @@ TEST_F(contract, needs_maymove)
 	EXPECT_TRUE(intact(ptr, 5, 1));
 
 	/* What was missing is MREMAP_MAYMOVE. */
-	ASSERT_EQ(relocate(ptr, 5, variant->flags, at(arena, 50)), at(arena, 50));
-	EXPECT_TRUE(healthy(arena, at(arena, 50), 5, 1));
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, arena_at(arena, 50)),
+		  arena_at(arena, 50));
+	EXPECT_TRUE(healthy(arena, arena_at(arena, 50), 5, 1));
 }
 
 TEST_F(contract, bad_arguments)
@@ -116,7 +117,7 @@ TEST_F(contract, bad_arguments)
 	const int fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
 	struct arena *arena = &self->arena;
 	char *ptr = arena_map(arena, 10, 5);
-	char *to = at(arena, 50);
+	char *to = arena_at(arena, 50);
 	size_t i;
 
 	struct {
@@ -127,18 +128,18 @@ TEST_F(contract, bad_arguments)
 		char *to;
 		int error;
 	} calls[] = {
-		{ "unknown flag", ptr, bytes(5), bytes(5), fixed | 32, to, EINVAL },
-		{ "far flag", ptr, bytes(5), bytes(5), fixed | 1 << 30, to, EINVAL },
-		{ "odd source", ptr + 1, bytes(5), bytes(5), fixed, to, EINVAL },
-		{ "odd destination", ptr, bytes(5), bytes(5), fixed, to + 1, EINVAL },
-		{ "no new length", ptr, bytes(5), 0, fixed, to, EINVAL },
-		{ "no old length", ptr, 0, bytes(5), fixed, to, EINVAL },
-		{ "overlap above", ptr, bytes(5), bytes(5), fixed, ptr + bytes(4), EINVAL },
-		{ "overlap below", ptr, bytes(5), bytes(5), fixed, ptr - bytes(4), EINVAL },
-		{ "no place", ptr, bytes(5), bytes(5), fixed, (char *)-bytes(2), EINVAL },
-		{ "resize and keep", ptr, bytes(5), bytes(6),
+		{ "unknown flag", ptr, PAGES(5), PAGES(5), fixed | 32, to, EINVAL },
+		{ "far flag", ptr, PAGES(5), PAGES(5), fixed | 1 << 30, to, EINVAL },
+		{ "odd source", ptr + 1, PAGES(5), PAGES(5), fixed, to, EINVAL },
+		{ "odd destination", ptr, PAGES(5), PAGES(5), fixed, to + 1, EINVAL },
+		{ "no new length", ptr, PAGES(5), 0, fixed, to, EINVAL },
+		{ "no old length", ptr, 0, PAGES(5), fixed, to, EINVAL },
+		{ "overlap above", ptr, PAGES(5), PAGES(5), fixed, ptr + PAGES(4), EINVAL },
+		{ "overlap below", ptr, PAGES(5), PAGES(5), fixed, ptr - PAGES(4), EINVAL },
+		{ "no place", ptr, PAGES(5), PAGES(5), fixed, (char *)-PAGES(2), EINVAL },
+		{ "resize and keep", ptr, PAGES(5), PAGES(6),
 		  fixed | MREMAP_DONTUNMAP, to, EINVAL },
-		{ "not one VMA, growing", ptr, bytes(6), bytes(7), fixed, to, EFAULT },
+		{ "not one VMA, growing", ptr, PAGES(6), PAGES(7), fixed, to, EFAULT },
 	};
 
 	fill(ptr, 5, 1);
@@ -166,12 +167,13 @@ TEST_F(contract, bad_arguments)
 TEST_F(contract, unmapped_source)
 {
 	struct arena *arena = &self->arena;
-	char *ptr = at(arena, 10);
+	char *ptr = arena_at(arena, 10);
 
-	ASSERT_EQ(munmap(ptr, bytes(5)), 0);
-	ASSERT_EQ(relocate(ptr, 5, variant->flags, at(arena, 50)), MAP_FAILED);
+	ASSERT_EQ(munmap(ptr, PAGES(5)), 0);
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, arena_at(arena, 50)),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
-	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5),
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(5),
 			     MREMAP_MAYMOVE | variant->flags, NULL), MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 }
@@ -183,13 +185,13 @@ TEST_F(contract, nothing_moves)
 	char *ptr = arena_map(arena, 10, 5);
 
 	/* ..[aaaaa].. */
-	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5),
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(5),
 			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
 
 	/* ..[AAAAA].. */
 	fill(ptr, 5, 1);
 	snapshot_take(&self->snap, arena, ptr, 5);
-	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(5),
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(5),
 			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_TRUE(healthy(arena, ptr, 5, 1));
@@ -199,17 +201,17 @@ TEST_F(contract, grows_in_place)
 {
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 10, 5, 1);
-	__u64 slots[5];
+	__u64 entries[5];
 
-	read_slots(arena, ptr, 5, slots);
+	read_entries(arena, ptr, 5, entries);
 
 	/* ..[AAAAA]_____..   ->   ..[AAAAAaaaaa].. */
-	ASSERT_EQ(munmap(ptr + bytes(5), bytes(5)), 0);
-	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(10),
+	ASSERT_EQ(munmap(ptr + PAGES(5), PAGES(5)), 0);
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(10),
 			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
 	EXPECT_TRUE(is_one_vma(arena, ptr, 10));
-	EXPECT_TRUE(same_slots(arena, ptr, 5, slots));
-	EXPECT_TRUE(all_zero(ptr + bytes(5), 5));
+	EXPECT_TRUE(same_entries(arena, ptr, 5, entries));
+	EXPECT_TRUE(all_zero(ptr + PAGES(5), 5));
 	EXPECT_TRUE(healthy(arena, ptr, 5, 1));
 }
 
@@ -217,15 +219,15 @@ TEST_F(contract, shrinks_in_place)
 {
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 10, 10, 1);
-	__u64 slots[4];
+	__u64 entries[4];
 
-	read_slots(arena, ptr, 4, slots);
+	read_entries(arena, ptr, 4, entries);
 
 	/* ..[AAAAAAAAAA]..   ->   ..[AAAA]______.. */
-	ASSERT_EQ(sys_mremap(ptr, bytes(10), bytes(4),
+	ASSERT_EQ(sys_mremap(ptr, PAGES(10), PAGES(4),
 			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
 	EXPECT_TRUE(is_one_vma(arena, ptr, 4));
-	EXPECT_TRUE(same_slots(arena, ptr, 4, slots));
+	EXPECT_TRUE(same_entries(arena, ptr, 4, entries));
 	EXPECT_TRUE(healthy(arena, ptr, 4, 1));
 }
 
@@ -239,11 +241,11 @@ TEST_F(contract, never_faulted)
 	 *           left   destination
 	 * ..[aaaaa]..[BBBBB]_____..   ->   .._____..[BBBBBaaaaa]..
 	 */
-	ASSERT_EQ(relocate(ptr, 5, variant->flags, left + bytes(5)),
-		  left + bytes(5));
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, left + PAGES(5)),
+		  left + PAGES(5));
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
-	EXPECT_EQ(nr_present(arena, left + bytes(5), 5), 0);
-	EXPECT_TRUE(all_zero(left + bytes(5), 5));
+	EXPECT_EQ(nr_present(arena, left + PAGES(5), 5), 0);
+	EXPECT_TRUE(all_zero(left + PAGES(5), 5));
 	EXPECT_TRUE(healthy(arena, left, 5, 1));
 }
 
@@ -252,14 +254,14 @@ TEST_F(contract, moves_pages)
 {
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 10, 20, 1);
-	char *to = at(arena, 50);
-	__u64 slots[20];
+	char *to = arena_at(arena, 50);
+	__u64 entries[20];
 
-	read_slots(arena, ptr, 20, slots);
+	read_entries(arena, ptr, 20, entries);
 	ASSERT_EQ(nr_present(arena, ptr, 20), 20);
 
 	ASSERT_EQ(relocate(ptr, 20, variant->flags, to), to);
-	EXPECT_TRUE(same_slots(arena, to, 20, slots));
+	EXPECT_TRUE(same_entries(arena, to, 20, entries));
 	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr));
 	EXPECT_TRUE(faults(ptr));
 	EXPECT_TRUE(is_one_vma(arena, to, 20));
@@ -275,7 +277,7 @@ TEST_F(contract, later_neighbours)
 {
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* ..[AAAAA].............   ->   .............[AAAAA].. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
@@ -283,18 +285,18 @@ TEST_F(contract, later_neighbours)
 
 	/* ..[bbbbbAAAAA].. */
 	arena_map(arena, 50, 5);
-	EXPECT_TRUE(is_one_vma(arena, at(arena, 50), 10));
+	EXPECT_TRUE(is_one_vma(arena, arena_at(arena, 50), 10));
 
 	/* ..[bbbbbAAAAAccccc].. */
 	arena_map(arena, 60, 5);
-	EXPECT_TRUE(is_one_vma(arena, at(arena, 50), 15));
+	EXPECT_TRUE(is_one_vma(arena, arena_at(arena, 50), 15));
 
-	fill(at(arena, 50), 5, 2);
-	fill(at(arena, 60), 5, 3);
-	EXPECT_TRUE(is_one_vma(arena, at(arena, 50), 15));
-	EXPECT_TRUE(healthy(arena, at(arena, 50), 5, 2));
+	fill(arena_at(arena, 50), 5, 2);
+	fill(arena_at(arena, 60), 5, 3);
+	EXPECT_TRUE(is_one_vma(arena, arena_at(arena, 50), 15));
+	EXPECT_TRUE(healthy(arena, arena_at(arena, 50), 5, 2));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
-	EXPECT_TRUE(healthy(arena, at(arena, 60), 5, 3));
+	EXPECT_TRUE(healthy(arena, arena_at(arena, 60), 5, 3));
 }
 
 /* A neighbour that differs in its protection can be made to fit later. */
@@ -304,10 +306,10 @@ TEST_F(contract, later_mprotect)
 	char *left = map_filled(arena, 50, 5, 2);
 	char *right = arena_map(arena, 60, 5);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
-	ASSERT_EQ(mprotect(left, bytes(5), PROT_READ), 0);
-	ASSERT_EQ(mprotect(right, bytes(5), PROT_READ), 0);
+	ASSERT_EQ(mprotect(left, PAGES(5), PROT_READ), 0);
+	ASSERT_EQ(mprotect(right, PAGES(5), PROT_READ), 0);
 
 	/*
 	 *             r--    ---    r--               r--    rw-    r--
@@ -319,11 +321,11 @@ TEST_F(contract, later_mprotect)
 	EXPECT_TRUE(is_one_vma(arena, right, 5));
 
 	/* ..[BBBBB][AAAAAccccc].. */
-	ASSERT_EQ(mprotect(right, bytes(5), PROT_READ | PROT_WRITE), 0);
+	ASSERT_EQ(mprotect(right, PAGES(5), PROT_READ | PROT_WRITE), 0);
 	EXPECT_TRUE(is_one_vma(arena, to, 10));
 
 	/* ..[BBBBBAAAAAccccc].. */
-	ASSERT_EQ(mprotect(left, bytes(5), PROT_READ | PROT_WRITE), 0);
+	ASSERT_EQ(mprotect(left, PAGES(5), PROT_READ | PROT_WRITE), 0);
 	EXPECT_TRUE(is_one_vma(arena, left, 15));
 
 	EXPECT_TRUE(healthy(arena, left, 5, 2));
@@ -337,9 +339,9 @@ TEST_F(contract, later_mprotect_of_moved)
 	struct arena *arena = &self->arena;
 	char *left = arena_map(arena, 50, 5);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
-	ASSERT_EQ(mprotect(ptr, bytes(5), PROT_READ), 0);
+	ASSERT_EQ(mprotect(ptr, PAGES(5), PROT_READ), 0);
 
 	/* ..[AAAAA]..[bbbbb].....   ->   ..[bbbbb][AAAAA].. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
@@ -347,7 +349,7 @@ TEST_F(contract, later_mprotect_of_moved)
 	ASSERT_TRUE(is_one_vma(arena, left, 5));
 
 	/* ..[bbbbbAAAAA].. */
-	ASSERT_EQ(mprotect(to, bytes(5), PROT_READ | PROT_WRITE), 0);
+	ASSERT_EQ(mprotect(to, PAGES(5), PROT_READ | PROT_WRITE), 0);
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
 	fill(left, 5, 2);
 	EXPECT_TRUE(healthy(arena, left, 5, 2));
@@ -359,10 +361,10 @@ TEST_F(contract, read_only)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 2);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
-	ASSERT_EQ(mprotect(ptr, bytes(5), PROT_READ), 0);
-	ASSERT_EQ(mprotect(left, bytes(5), PROT_READ), 0);
+	ASSERT_EQ(mprotect(ptr, PAGES(5), PROT_READ), 0);
+	ASSERT_EQ(mprotect(left, PAGES(5), PROT_READ), 0);
 
 	/* ..[AAAAA]..[BBBBB].....   ->   .._____..[BBBBBAAAAA].. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
@@ -376,18 +378,18 @@ TEST_F(contract, grows_while_moving)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 2);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* ..[AAAAA]..[BBBBB]..........   ->   ..[BBBBBAAAAAaaaaa].. */
-	ASSERT_EQ(sys_mremap(ptr, bytes(5), bytes(10), MREMAP_MAYMOVE |
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(10), MREMAP_MAYMOVE |
 			     MREMAP_FIXED | variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 15));
-	EXPECT_TRUE(all_zero(to + bytes(5), 5));
+	EXPECT_TRUE(all_zero(to + PAGES(5), 5));
 	EXPECT_TRUE(healthy(arena, left, 5, 2));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
 
-	fill(to + bytes(5), 5, 3);
-	EXPECT_TRUE(healthy(arena, to + bytes(5), 5, 3));
+	fill(to + PAGES(5), 5, 3);
+	EXPECT_TRUE(healthy(arena, to + PAGES(5), 5, 3));
 	EXPECT_TRUE(intact(to, 5, 1));
 }
 
@@ -398,17 +400,17 @@ TEST_F(contract, grows_without_a_place)
 	char *ptr = map_filled(arena, 10, 5, 1);
 	char *to;
 
-	to = sys_mremap(ptr, bytes(5), bytes(200),
+	to = sys_mremap(ptr, PAGES(5), PAGES(200),
 			MREMAP_MAYMOVE | variant->flags, NULL);
 	ASSERT_NE(to, MAP_FAILED);
 	ASSERT_NE(to, ptr);
 	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr));
-	EXPECT_TRUE(all_zero(to + bytes(5), 195));
+	EXPECT_TRUE(all_zero(to + PAGES(5), 195));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
 
 	/* Whatever the kernel chose for a neighbour is of no interest here. */
 	EXPECT_TRUE(fits_in_again(arena, to, 200));
-	EXPECT_EQ(munmap(to, bytes(200)), 0);
+	EXPECT_EQ(munmap(to, PAGES(200)), 0);
 }
 
 TEST_F(contract, shrinks_while_moving)
@@ -416,13 +418,13 @@ TEST_F(contract, shrinks_while_moving)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 2);
 	char *ptr = map_filled(arena, 10, 10, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* ..[AAAAAAAAAA]..[BBBBB].....   ->   ..[BBBBBAAAAA].. */
-	ASSERT_EQ(sys_mremap(ptr, bytes(10), bytes(5), MREMAP_MAYMOVE |
+	ASSERT_EQ(sys_mremap(ptr, PAGES(10), PAGES(5), MREMAP_MAYMOVE |
 			     MREMAP_FIXED | variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
-	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr + bytes(5)));
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr + PAGES(5)));
 	EXPECT_TRUE(healthy(arena, left, 5, 2));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
 }
@@ -432,14 +434,14 @@ TEST_F(contract, replaces_what_is_there)
 	struct arena *arena = &self->arena;
 	char *there = map_filled(arena, 50, 15, 2);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* ..[AAAAA]..[BBBBBBBBBBBBBBB]..   ->   ..[BBBBBAAAAABBBBB].. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, there, 15));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
 	EXPECT_TRUE(healthy_from(arena, there, 5, 2, 0));
-	EXPECT_TRUE(healthy_from(arena, there + bytes(10), 5, 2, 10));
+	EXPECT_TRUE(healthy_from(arena, there + PAGES(10), 5, 2, 10));
 }
 
 /*
@@ -452,16 +454,16 @@ TEST_F(contract, beside_its_other_half)
 	char *ptr = map_filled(arena, 20, 20, 1);
 
 	/* ..........[AAAAABBBBB]..........   ->   .....[BBBBBAAAAA]_____..... */
-	ASSERT_EQ(relocate(ptr + bytes(10), 10, variant->flags, at(arena, 10)),
-		  at(arena, 10));
-	EXPECT_TRUE(is_one_vma(arena, at(arena, 10), 20));
-	EXPECT_FALSE(find_vma_procmap(&arena->procmap, at(arena, 30)));
-	EXPECT_TRUE(healthy_from(arena, at(arena, 10), 10, 1, 10));
-	EXPECT_TRUE(healthy_from(arena, at(arena, 20), 10, 1, 0));
+	ASSERT_EQ(relocate(ptr + PAGES(10), 10, variant->flags, arena_at(arena, 10)),
+		  arena_at(arena, 10));
+	EXPECT_TRUE(is_one_vma(arena, arena_at(arena, 10), 20));
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, arena_at(arena, 30)));
+	EXPECT_TRUE(healthy_from(arena, arena_at(arena, 10), 10, 1, 10));
+	EXPECT_TRUE(healthy_from(arena, arena_at(arena, 20), 10, 1, 0));
 
 	/* And the other way round: back to where the upper half was. */
-	ASSERT_EQ(relocate(at(arena, 10), 10, variant->flags, at(arena, 30)),
-		  at(arena, 30));
+	ASSERT_EQ(relocate(arena_at(arena, 10), 10, variant->flags, arena_at(arena, 30)),
+		  arena_at(arena, 30));
 	EXPECT_TRUE(is_one_vma(arena, ptr, 20));
 	EXPECT_TRUE(healthy(arena, ptr, 20, 1));
 }
@@ -471,20 +473,20 @@ TEST_F(contract, out_of_the_middle)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 2);
 	char *ptr = map_filled(arena, 10, 15, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* [AAAAABBBBBCCCCC]..[DDDDD].....   ->   [AAAAA]_____[CCCCC]..[DDDDDBBBBB] */
-	ASSERT_EQ(relocate(ptr + bytes(5), 5, variant->flags, to), to);
+	ASSERT_EQ(relocate(ptr + PAGES(5), 5, variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
 	EXPECT_TRUE(is_one_vma(arena, ptr, 5));
-	EXPECT_TRUE(is_one_vma(arena, ptr + bytes(10), 5));
-	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr + bytes(5)));
+	EXPECT_TRUE(is_one_vma(arena, ptr + PAGES(10), 5));
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr + PAGES(5)));
 	EXPECT_TRUE(healthy_from(arena, to, 5, 1, 5));
 	EXPECT_TRUE(healthy_from(arena, ptr, 5, 1, 0));
-	EXPECT_TRUE(healthy_from(arena, ptr + bytes(10), 5, 1, 10));
+	EXPECT_TRUE(healthy_from(arena, ptr + PAGES(10), 5, 1, 10));
 
 	/* Back into the hole, and all is one again. */
-	ASSERT_EQ(relocate(to, 5, variant->flags, ptr + bytes(5)), ptr + bytes(5));
+	ASSERT_EQ(relocate(to, 5, variant->flags, ptr + PAGES(5)), ptr + PAGES(5));
 	EXPECT_TRUE(is_one_vma(arena, ptr, 15));
 	EXPECT_TRUE(healthy(arena, ptr, 15, 1));
 }
@@ -494,17 +496,17 @@ TEST_F(contract, plain_move_merges_already)
 {
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 10, 15, 1);
-	char *away = at(arena, 50);
-	__u64 slots[15];
+	char *away = arena_at(arena, 50);
+	__u64 entries[15];
 
-	read_slots(arena, ptr, 15, slots);
+	read_entries(arena, ptr, 15, entries);
 
 	/* [AAAAABBBBBCCCCC]..   ->   [AAAAA]_____[CCCCC]..[BBBBB]   ->   the first */
-	ASSERT_EQ(relocate(ptr + bytes(5), 5, 0, away), away);
-	ASSERT_EQ(relocate(away, 5, variant->flags, ptr + bytes(5)),
-		  ptr + bytes(5));
+	ASSERT_EQ(relocate(ptr + PAGES(5), 5, 0, away), away);
+	ASSERT_EQ(relocate(away, 5, variant->flags, ptr + PAGES(5)),
+		  ptr + PAGES(5));
 	EXPECT_TRUE(is_one_vma(arena, ptr, 15));
-	EXPECT_TRUE(same_slots(arena, ptr, 15, slots));
+	EXPECT_TRUE(same_entries(arena, ptr, 15, entries));
 	EXPECT_TRUE(healthy(arena, ptr, 15, 1));
 }
 
@@ -514,11 +516,11 @@ TEST_F(contract, after_a_plain_move)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 2);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* [AAAAA]...[BBBBB]   ->   ..[AAAAA].[BBBBB]   ->   ..........[BBBBBAAAAA] */
-	ASSERT_EQ(relocate(ptr, 5, 0, at(arena, 30)), at(arena, 30));
-	ASSERT_EQ(relocate(at(arena, 30), 5, variant->flags, to), to);
+	ASSERT_EQ(relocate(ptr, 5, 0, arena_at(arena, 30)), arena_at(arena, 30));
+	ASSERT_EQ(relocate(arena_at(arena, 30), 5, variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
 	EXPECT_TRUE(healthy(arena, left, 5, 2));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
@@ -530,11 +532,12 @@ TEST_F(contract, before_a_plain_move)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 2);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* [AAAAA]...[BBBBB]   ->   ..[AAAAA].[BBBBB]   ->   ........[BBBBB][AAAAA] */
-	ASSERT_EQ(relocate(ptr, 5, variant->flags, at(arena, 30)), at(arena, 30));
-	ASSERT_EQ(relocate(at(arena, 30), 5, 0, to), to);
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, arena_at(arena, 30)),
+		  arena_at(arena, 30));
+	ASSERT_EQ(relocate(arena_at(arena, 30), 5, 0, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 5));
 	EXPECT_TRUE(is_one_vma(arena, to, 5));
 	EXPECT_TRUE(healthy(arena, left, 5, 2));
@@ -549,20 +552,22 @@ TEST_F(contract, many_moves)
 	int i;
 
 	for (i = 1; i <= 8; i++) {
-		char *to = at(arena, i * 10);
+		char *to = arena_at(arena, i * 10);
 
 		ASSERT_EQ(relocate(ptr, 7, variant->flags, to), to);
 		ASSERT_TRUE(is_one_vma(arena, to, 7));
 		ASSERT_TRUE(intact(to, 7, 1));
 		ptr = to;
 	}
-	ASSERT_EQ(relocate(ptr, 7, variant->flags, at(arena, 83)), MAP_FAILED);
+	ASSERT_EQ(relocate(ptr, 7, variant->flags, arena_at(arena, 83)),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EINVAL);
-	ASSERT_EQ(relocate(ptr, 7, variant->flags, at(arena, 70)), at(arena, 70));
-	ASSERT_EQ(relocate(at(arena, 70), 7, variant->flags, at(arena, 83)),
-		  at(arena, 83));
-	EXPECT_TRUE(is_one_vma(arena, at(arena, 83), 12));
-	EXPECT_TRUE(healthy(arena, at(arena, 83), 7, 1));
+	ASSERT_EQ(relocate(ptr, 7, variant->flags, arena_at(arena, 70)),
+		  arena_at(arena, 70));
+	ASSERT_EQ(relocate(arena_at(arena, 70), 7, variant->flags, arena_at(arena, 83)),
+		  arena_at(arena, 83));
+	EXPECT_TRUE(is_one_vma(arena, arena_at(arena, 83), 12));
+	EXPECT_TRUE(healthy(arena, arena_at(arena, 83), 7, 1));
 	EXPECT_TRUE(healthy(arena, end, 5, 2));
 }
 
@@ -571,18 +576,18 @@ TEST_F(contract, compacts)
 {
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 0, 40, 1);
-	char *to = at(arena, 50);
+	char *to = arena_at(arena, 50);
 	int i;
 
 	/* [AAAA...AAAA]..   ->   [A]_[A]_[A]_...[AAAA...AAAA].. */
 	for (i = 0; i < 20; i++) {
-		ASSERT_EQ(relocate(ptr + bytes(2 * i), 1, variant->flags,
-				   to + bytes(i)), to + bytes(i));
+		ASSERT_EQ(relocate(ptr + PAGES(2 * i), 1, variant->flags,
+				   to + PAGES(i)), to + PAGES(i));
 		ASSERT_TRUE(is_one_vma(arena, to, i + 1));
 	}
 	for (i = 0; i < 20; i++) {
-		EXPECT_TRUE(healthy_from(arena, to + bytes(i), 1, 1, 2 * i));
-		EXPECT_TRUE(healthy_from(arena, ptr + bytes(2 * i + 1), 1, 1,
+		EXPECT_TRUE(healthy_from(arena, to + PAGES(i), 1, 1, 2 * i));
+		EXPECT_TRUE(healthy_from(arena, ptr + PAGES(2 * i + 1), 1, 1,
 					 2 * i + 1));
 	}
 }
@@ -592,16 +597,16 @@ TEST_F(contract, compacts_downwards)
 {
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 0, 40, 1);
-	char *to = at(arena, 70);
+	char *to = arena_at(arena, 70);
 	int i;
 
 	for (i = 0; i < 20; i++) {
-		to -= bytes(1);
-		ASSERT_EQ(relocate(ptr + bytes(2 * i), 1, variant->flags, to), to);
+		to -= PAGES(1);
+		ASSERT_EQ(relocate(ptr + PAGES(2 * i), 1, variant->flags, to), to);
 		ASSERT_TRUE(is_one_vma(arena, to, i + 1));
 	}
 	for (i = 0; i < 20; i++)
-		EXPECT_TRUE(healthy_from(arena, to + bytes(19 - i), 1, 1, 2 * i));
+		EXPECT_TRUE(healthy_from(arena, to + PAGES(19 - i), 1, 1, 2 * i));
 }
 
 /* What earlier plain moves left: [AAAAA][BBBBB][CCCCC].. from a page on. */
@@ -613,8 +618,8 @@ static void map_fragments(struct __test_metadata *_metadata,
 	for (i = 0; i < nr; i++) {
 		char *ptr = map_filled(arena, 40, 5, i + 1);
 
-		ASSERT_EQ(relocate(ptr, 5, 0, at(arena, page + 5 * i)),
-			  at(arena, page + 5 * i));
+		ASSERT_EQ(relocate(ptr, 5, 0, arena_at(arena, page + 5 * i)),
+			  arena_at(arena, page + 5 * i));
 	}
 }
 
@@ -622,17 +627,17 @@ static void map_fragments(struct __test_metadata *_metadata,
 TEST_F(contract, several_vmas)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 50);
+	char *to = arena_at(arena, 50);
 	int i;
 
 	/* [AAAAA][BBBBB][CCCCC][DDDDD]..   ->   ..[AAAAABBBBBCCCCCDDDDD] */
 	map_fragments(_metadata, arena, 10, 4);
-	ASSERT_EQ(nr_vmas(arena, at(arena, 10), 20), 4);
-	ASSERT_EQ(relocate(at(arena, 10), 20, variant->flags, to), to);
+	ASSERT_EQ(nr_vmas(arena, arena_at(arena, 10), 20), 4);
+	ASSERT_EQ(relocate(arena_at(arena, 10), 20, variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, to, 20));
-	EXPECT_EQ(nr_vmas(arena, at(arena, 10), 20), 0);
+	EXPECT_EQ(nr_vmas(arena, arena_at(arena, 10), 20), 0);
 	for (i = 0; i < 4; i++)
-		EXPECT_TRUE(healthy(arena, to + bytes(5 * i), 5, i + 1));
+		EXPECT_TRUE(healthy(arena, to + PAGES(5 * i), 5, i + 1));
 }
 
 /* Part of the first VMA and part of the last one, beside a neighbour. */
@@ -640,20 +645,20 @@ TEST_F(contract, several_vmas_in_part)
 {
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 9);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	map_fragments(_metadata, arena, 10, 3);
 
 	/* [AAAAA][BBBBB][CCCCC]..[DDDDD]   ->   [AA]___________[CC]..[DDDDDAAABBBBBCCC] */
-	ASSERT_EQ(relocate(at(arena, 12), 11, variant->flags, to), to);
+	ASSERT_EQ(relocate(arena_at(arena, 12), 11, variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 16));
-	EXPECT_TRUE(is_one_vma(arena, at(arena, 10), 2));
-	EXPECT_TRUE(is_one_vma(arena, at(arena, 23), 2));
+	EXPECT_TRUE(is_one_vma(arena, arena_at(arena, 10), 2));
+	EXPECT_TRUE(is_one_vma(arena, arena_at(arena, 23), 2));
 	EXPECT_TRUE(healthy_from(arena, to, 3, 1, 2));
-	EXPECT_TRUE(healthy_from(arena, to + bytes(3), 5, 2, 0));
-	EXPECT_TRUE(healthy_from(arena, to + bytes(8), 3, 3, 0));
-	EXPECT_TRUE(healthy_from(arena, at(arena, 10), 2, 1, 0));
-	EXPECT_TRUE(healthy_from(arena, at(arena, 23), 2, 3, 3));
+	EXPECT_TRUE(healthy_from(arena, to + PAGES(3), 5, 2, 0));
+	EXPECT_TRUE(healthy_from(arena, to + PAGES(8), 3, 3, 0));
+	EXPECT_TRUE(healthy_from(arena, arena_at(arena, 10), 2, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, arena_at(arena, 23), 2, 3, 3));
 	EXPECT_TRUE(healthy(arena, left, 5, 9));
 }
 
@@ -661,24 +666,26 @@ TEST_F(contract, several_vmas_in_part)
 TEST_F(contract, several_vmas_with_gaps)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 50);
+	char *to = arena_at(arena, 50);
 	char *ptr = map_filled(arena, 10, 5, 1);
 
-	ASSERT_EQ(munmap(at(arena, 15), bytes(5)), 0);
+	ASSERT_EQ(munmap(arena_at(arena, 15), PAGES(5)), 0);
 	map_filled(arena, 40, 5, 2);
-	ASSERT_EQ(relocate(at(arena, 40), 5, 0, at(arena, 20)), at(arena, 20));
+	ASSERT_EQ(relocate(arena_at(arena, 40), 5, 0, arena_at(arena, 20)),
+		  arena_at(arena, 20));
 	map_filled(arena, 40, 5, 3);
-	ASSERT_EQ(relocate(at(arena, 40), 5, 0, at(arena, 25)), at(arena, 25));
-	ASSERT_EQ(munmap(to, bytes(20)), 0);
+	ASSERT_EQ(relocate(arena_at(arena, 40), 5, 0, arena_at(arena, 25)),
+		  arena_at(arena, 25));
+	ASSERT_EQ(munmap(to, PAGES(20)), 0);
 
 	/* [AAAAA]_____[BBBBB][CCCCC]   ->   [AAAAA]_____[BBBBBCCCCC] */
 	ASSERT_EQ(relocate(ptr, 20, variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, to, 5));
-	EXPECT_FALSE(find_vma_procmap(&arena->procmap, to + bytes(5)));
-	EXPECT_TRUE(is_one_vma(arena, to + bytes(10), 10));
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, to + PAGES(5)));
+	EXPECT_TRUE(is_one_vma(arena, to + PAGES(10), 10));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
-	EXPECT_TRUE(healthy(arena, to + bytes(10), 5, 2));
-	EXPECT_TRUE(healthy(arena, to + bytes(15), 5, 3));
+	EXPECT_TRUE(healthy(arena, to + PAGES(10), 5, 2));
+	EXPECT_TRUE(healthy(arena, to + PAGES(15), 5, 3));
 }
 
 /*
@@ -689,7 +696,7 @@ TEST_F(contract, shared_but_merges_plainly)
 {
 	struct arena *arena = &self->arena;
 	char *home = map_filled(arena, 15, 10, 1);
-	char *away = at(arena, 55);
+	char *away = arena_at(arena, 55);
 	struct step step;
 	pid_t pid;
 
@@ -712,17 +719,17 @@ TEST_F(contract, several_vmas_one_merges_plainly)
 	struct arena *arena = &self->arena;
 	char *home = map_filled(arena, 15, 10, 1);
 	char *ptr = map_filled(arena, 50, 5, 2);
-	char *to = at(arena, 10);
+	char *to = arena_at(arena, 10);
 	struct step step;
 	pid_t pid;
 
-	ASSERT_EQ(relocate(home, 5, 0, at(arena, 55)), at(arena, 55));
-	ASSERT_EQ(madvise(ptr, bytes(5), MADV_DONTFORK), 0);
-	pid = share_with_child(arena, at(arena, 55), 5, 0, 1, &step);
-	ASSERT_EQ(madvise(ptr, bytes(5), MADV_DOFORK), 0);
+	ASSERT_EQ(relocate(home, 5, 0, arena_at(arena, 55)), arena_at(arena, 55));
+	ASSERT_EQ(madvise(ptr, PAGES(5), MADV_DONTFORK), 0);
+	pid = share_with_child(arena, arena_at(arena, 55), 5, 0, 1, &step);
+	ASSERT_EQ(madvise(ptr, PAGES(5), MADV_DOFORK), 0);
 	ASSERT_EQ(nr_vmas(arena, ptr, 10), 2);
 
-	if (variant->flags & MUST) {
+	if (variant->flags & MUST_RELOCATE_ANON) {
 		snapshot_take(&self->snap, arena, ptr, 10);
 		EXPECT_EQ(relocate(ptr, 10, variant->flags, to), MAP_FAILED);
 		EXPECT_EQ(errno, EFAULT);
@@ -730,7 +737,7 @@ TEST_F(contract, several_vmas_one_merges_plainly)
 	}
 
 	/* .........._____[BBBBB]..[CCCCC][AAAAA]   ->   .....[CCCCC][AAAAABBBBB].. */
-	ASSERT_EQ(relocate(ptr, 10, RELOCATE, to), to);
+	ASSERT_EQ(relocate(ptr, 10, RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, to, 5));
 	EXPECT_TRUE(is_one_vma(arena, home, 10));
 	EXPECT_EQ(nr_vmas(arena, ptr, 10), 0);
@@ -740,7 +747,7 @@ TEST_F(contract, several_vmas_one_merges_plainly)
 
 	/* A mapping beside it tells that it was re-homed. */
 	arena_map(arena, 5, 5);
-	EXPECT_TRUE(is_one_vma(arena, at(arena, 5), 10));
+	EXPECT_TRUE(is_one_vma(arena, arena_at(arena, 5), 10));
 	EXPECT_TRUE(healthy(arena, to, 5, 2));
 }
 
@@ -749,13 +756,13 @@ TEST_F(contract, dontunmap)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 2);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
-	__u64 slots[5];
+	char *to = arena_at(arena, 55);
+	__u64 entries[5];
 
 	/* ..[AAAAA]..[BBBBB].....   ->   ..[aaaaa]..[BBBBBAAAAA].. */
-	read_slots(arena, ptr, 5, slots);
+	read_entries(arena, ptr, 5, entries);
 	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, to), to);
-	EXPECT_TRUE(same_slots(arena, to, 5, slots));
+	EXPECT_TRUE(same_entries(arena, to, 5, entries));
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
 	EXPECT_TRUE(is_one_vma(arena, ptr, 5));
 	EXPECT_EQ(nr_present(arena, ptr, 5), 0);
@@ -766,7 +773,7 @@ TEST_F(contract, dontunmap)
 	EXPECT_TRUE(healthy(arena, ptr, 5, 3));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
 	EXPECT_TRUE(healthy(arena, left, 5, 2));
-	ASSERT_EQ(munmap(ptr, bytes(5)), 0);
+	ASSERT_EQ(munmap(ptr, PAGES(5)), 0);
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
 }
 
@@ -775,19 +782,19 @@ TEST_F(contract, dontunmap_of_a_part)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 2);
 	char *ptr = map_filled(arena, 10, 15, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* [AAAAABBBBBCCCCC]..[DDDDD].....   ->   [AAAAAbbbbbCCCCC]..[DDDDDBBBBB] */
-	ASSERT_EQ(relocate(ptr + bytes(5), 5, variant->flags | MREMAP_DONTUNMAP,
+	ASSERT_EQ(relocate(ptr + PAGES(5), 5, variant->flags | MREMAP_DONTUNMAP,
 			   to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
 	EXPECT_EQ(nr_present(arena, ptr, 15), 10);
-	EXPECT_TRUE(all_zero(ptr + bytes(5), 5));
+	EXPECT_TRUE(all_zero(ptr + PAGES(5), 5));
 
-	fill(ptr + bytes(5), 5, 3);
+	fill(ptr + PAGES(5), 5, 3);
 	EXPECT_TRUE(healthy_from(arena, ptr, 5, 1, 0));
-	EXPECT_TRUE(healthy(arena, ptr + bytes(5), 5, 3));
-	EXPECT_TRUE(healthy_from(arena, ptr + bytes(10), 5, 1, 10));
+	EXPECT_TRUE(healthy(arena, ptr + PAGES(5), 5, 3));
+	EXPECT_TRUE(healthy_from(arena, ptr + PAGES(10), 5, 1, 10));
 	EXPECT_TRUE(healthy_from(arena, to, 5, 1, 5));
 	EXPECT_TRUE(healthy(arena, left, 5, 2));
 }
@@ -797,7 +804,7 @@ TEST_F(contract, dontunmap_beside_the_source)
 {
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 50, 5, 1);
-	char *above = ptr + bytes(5), *below = ptr - bytes(5);
+	char *above = ptr + PAGES(5), *below = ptr - PAGES(5);
 
 	/* ..[AAAAA].....   ->   ..[aaaaa][AAAAA].. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, above),
@@ -830,7 +837,7 @@ static void test_dontunmap_below(struct __test_metadata *_metadata,
 {
 	char *left = map_filled(arena, 40, 5, 2);
 	char *ptr = map_filled(arena, 50, source_nr, 1);
-	char *to = at(arena, 45);
+	char *to = arena_at(arena, 45);
 
 	ASSERT_EQ(relocate(ptr, 5, flags | MREMAP_DONTUNMAP, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
@@ -843,7 +850,8 @@ static void test_dontunmap_below(struct __test_metadata *_metadata,
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
 	EXPECT_TRUE(healthy(arena, ptr, 5, 3));
 	if (source_nr > 5)
-		EXPECT_TRUE(healthy_from(arena, ptr + bytes(5), source_nr - 5, 1, 5));
+		EXPECT_TRUE(healthy_from(arena, ptr + PAGES(5), source_nr - 5,
+					 1, 5));
 }
 
 TEST_F(contract, dontunmap_right_below_the_source)
@@ -865,7 +873,7 @@ TEST_F(contract, slides_down_by_its_length)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 40, 5, 2);
 	char *ptr = map_filled(arena, 50, 5, 1);
-	char *to = at(arena, 45);
+	char *to = arena_at(arena, 45);
 
 	/* ..[BBBBB].....[AAAAA]..   ->   ..[BBBBBAAAAA]_____.. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
@@ -880,16 +888,16 @@ TEST_F(contract, part_slides_down_by_its_length)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 40, 5, 2);
 	char *ptr = map_filled(arena, 50, 10, 1);
-	char *to = at(arena, 45);
+	char *to = arena_at(arena, 45);
 
 	/* ..[BBBBB].....[AAAAACCCCC]..   ->   ..[BBBBBAAAAA]_____[CCCCC].. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
 	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr));
-	EXPECT_TRUE(is_one_vma(arena, ptr + bytes(5), 5));
+	EXPECT_TRUE(is_one_vma(arena, ptr + PAGES(5), 5));
 	EXPECT_TRUE(healthy(arena, left, 5, 2));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
-	EXPECT_TRUE(healthy_from(arena, ptr + bytes(5), 5, 1, 5));
+	EXPECT_TRUE(healthy_from(arena, ptr + PAGES(5), 5, 1, 5));
 }
 
 /* And up, where the neighbour is on the right. */
@@ -898,7 +906,7 @@ TEST_F(contract, slides_up_by_its_length)
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 40, 5, 1);
 	char *right = map_filled(arena, 50, 5, 2);
-	char *to = at(arena, 45);
+	char *to = arena_at(arena, 45);
 
 	/* ..[AAAAA].....[BBBBB]..   ->   .._____[AAAAABBBBB].. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
@@ -912,7 +920,7 @@ TEST_F(contract, slides_up_by_its_length)
 TEST_F(contract, several_vmas_one_shared)
 {
 	struct arena *arena = &self->arena;
-	char *ptr = at(arena, 10), *to = at(arena, 60);
+	char *ptr = arena_at(arena, 10), *to = arena_at(arena, 60);
 	struct step step;
 	pid_t pid;
 	int i;
@@ -920,15 +928,15 @@ TEST_F(contract, several_vmas_one_shared)
 	/* ..[AAAAA][BBBBB][CCCCC].., and the child has C only. */
 	for (i = 0; i < 3; i++) {
 		fill(arena_map(arena, 40, 5), 5, i + 1);
-		ASSERT_EQ(relocate(at(arena, 40), 5, 0, ptr + bytes(5 * i)),
-			  ptr + bytes(5 * i));
+		ASSERT_EQ(relocate(arena_at(arena, 40), 5, 0, ptr + PAGES(5 * i)),
+			  ptr + PAGES(5 * i));
 	}
-	ASSERT_EQ(madvise(ptr, bytes(10), MADV_DONTFORK), 0);
-	pid = share_with_child(arena, ptr + bytes(10), 5, 0, 3, &step);
-	ASSERT_EQ(madvise(ptr, bytes(10), MADV_DOFORK), 0);
+	ASSERT_EQ(madvise(ptr, PAGES(10), MADV_DONTFORK), 0);
+	pid = share_with_child(arena, ptr + PAGES(10), 5, 0, 3, &step);
+	ASSERT_EQ(madvise(ptr, PAGES(10), MADV_DOFORK), 0);
 	ASSERT_EQ(nr_vmas(arena, ptr, 15), 3);
 
-	if (variant->flags & MUST) {
+	if (variant->flags & MUST_RELOCATE_ANON) {
 		snapshot_take(&self->snap, arena, ptr, 15);
 		ASSERT_EQ(relocate(ptr, 15, variant->flags, to), MAP_FAILED);
 		EXPECT_EQ(errno, EFAULT);
@@ -936,13 +944,13 @@ TEST_F(contract, several_vmas_one_shared)
 	}
 
 	/* Best effort is made for each: ..[AAAAABBBBB][CCCCC].. */
-	ASSERT_EQ(relocate(ptr, 15, RELOCATE, to), to);
+	ASSERT_EQ(relocate(ptr, 15, RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, to, 10));
-	EXPECT_TRUE(is_one_vma(arena, to + bytes(10), 5));
+	EXPECT_TRUE(is_one_vma(arena, to + PAGES(10), 5));
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
 	for (i = 0; i < 3; i++)
-		EXPECT_TRUE(healthy(arena, to + bytes(5 * i), 5, i + 1));
+		EXPECT_TRUE(healthy(arena, to + PAGES(5 * i), 5, i + 1));
 }
 
 /* What is cut off does not move, so it is no matter that it is shared. */
@@ -951,7 +959,7 @@ TEST_F(contract, shrinks_by_what_is_shared)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 2);
 	char *ptr = map_filled(arena, 10, 10, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 	struct step step;
 	pid_t pid;
 
@@ -959,7 +967,7 @@ TEST_F(contract, shrinks_by_what_is_shared)
 	ASSERT_TRUE(is_one_vma(arena, ptr, 10));
 
 	/* ..[AAAAAaaaaa]..[BBBBB].....   ->   ..[BBBBBAAAAA].. */
-	ASSERT_EQ(sys_mremap(ptr, bytes(10), bytes(5), MREMAP_MAYMOVE |
+	ASSERT_EQ(sys_mremap(ptr, PAGES(10), PAGES(5), MREMAP_MAYMOVE |
 			     MREMAP_FIXED | variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
 	tell_child(&step);
@@ -976,21 +984,21 @@ TEST_F(contract, dontunmap_elsewhere_than_asked)
 {
 	struct arena *arena = &self->arena;
 	char *home = map_filled(arena, 10, 15, 1);
-	char *ptr = at(arena, 50);
+	char *ptr = arena_at(arena, 50);
 	char *to;
 
 	/* [AAAAABBBBBCCCCC]..   ->   [AAAAA].....[CCCCC]..[BBBBB] */
-	ASSERT_EQ(relocate(home + bytes(5), 5, 0, ptr), ptr);
+	ASSERT_EQ(relocate(home + PAGES(5), 5, 0, ptr), ptr);
 	arena_unmap(arena, 15, 5);
 
-	to = sys_mremap(ptr, bytes(5), bytes(5), MREMAP_MAYMOVE |
-			MREMAP_DONTUNMAP | variant->flags, home + bytes(5));
+	to = sys_mremap(ptr, PAGES(5), PAGES(5), MREMAP_MAYMOVE |
+			MREMAP_DONTUNMAP | variant->flags, home + PAGES(5));
 	ASSERT_NE(to, MAP_FAILED);
-	ASSERT_NE(to, home + bytes(5));
+	ASSERT_NE(to, home + PAGES(5));
 	EXPECT_TRUE(healthy_from(arena, to, 5, 1, 5));
 
 	EXPECT_TRUE(fits_in_again(arena, to, 5));
-	EXPECT_EQ(munmap(to, bytes(5)), 0);
+	EXPECT_EQ(munmap(to, PAGES(5)), 0);
 }
 
 /* Only one of two neighbours can be joined: the next one. */
@@ -1000,7 +1008,7 @@ TEST_F(contract, between_two_that_differ)
 	char *left = map_filled(arena, 50, 5, 2);
 	char *right = map_filled(arena, 60, 5, 3);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* ..[AAAAA]..[BBBBB].....[CCCCC]..   ->   ..[BBBBB][AAAAACCCCC].. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
@@ -1017,7 +1025,7 @@ TEST_F(contract, dontunmap_right_above_the_source)
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 50, 5, 1);
 	char *right = map_filled(arena, 60, 5, 2);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* ..[AAAAA].....[BBBBB]..   ->   ..[aaaaa][AAAAABBBBB].. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, to), to);
@@ -1038,13 +1046,13 @@ TEST_F(contract, beside_one_that_could_fit_later)
 	char *left = map_filled(arena, 50, 5, 2);
 	char *right = map_filled(arena, 60, 5, 3);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/*
 	 *             rw-           r--               rw-       r--
 	 * ..[AAAAA]..[BBBBB].....[CCCCC]..   ->   ..[BBBBBAAAAA][CCCCC]..
 	 */
-	ASSERT_EQ(mprotect(right, bytes(5), PROT_READ), 0);
+	ASSERT_EQ(mprotect(right, PAGES(5), PROT_READ), 0);
 	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
 	EXPECT_TRUE(is_one_vma(arena, right, 5));
@@ -1058,7 +1066,7 @@ TEST_F(contract, dontunmap_right_below_the_source_alone)
 {
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 50, 5, 1);
-	char *to = at(arena, 45);
+	char *to = arena_at(arena, 45);
 
 	/* .......[AAAAA]..   ->   ..[AAAAA][aaaaa].. */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags | MREMAP_DONTUNMAP, to), to);
@@ -1076,18 +1084,18 @@ TEST(plain_moves_do_not_merge)
 {
 	struct arena arena;
 	char *left, *ptr, *to;
-	__u64 slots[5];
+	__u64 entries[5];
 
 	arena_init(&arena, ARENA_PAGES, 0);
 	left = arena_map(&arena, 50, 5);
 	ptr = arena_map(&arena, 10, 5);
-	to = left + bytes(5);
+	to = left + PAGES(5);
 
 	fill(left, 5, 2);
 	fill(ptr, 5, 1);
-	read_slots(&arena, ptr, 5, slots);
+	read_entries(&arena, ptr, 5, entries);
 	ASSERT_EQ(relocate(ptr, 5, 0, to), to);
-	EXPECT_TRUE(same_slots(&arena, to, 5, slots));
+	EXPECT_TRUE(same_entries(&arena, to, 5, entries));
 	EXPECT_TRUE(is_one_vma(&arena, left, 5));
 	EXPECT_TRUE(is_one_vma(&arena, to, 5));
 	EXPECT_TRUE(healthy(&arena, left, 5, 2));
@@ -1214,7 +1222,7 @@ static void map_neighbour(struct arena *arena, size_t page, enum neighbour kind,
 	if (kind == NONE)
 		return;
 	ptr = arena_map(arena, page, 5);
-	if (kind == OTHER_FLAGS && madvise(ptr, bytes(5), MADV_DONTFORK))
+	if (kind == OTHER_FLAGS && madvise(ptr, PAGES(5), MADV_DONTFORK))
 		ksft_exit_fail_perror("MADV_DONTFORK");
 	if (kind != FRESH)
 		fill(ptr, 5, seed);
@@ -1236,8 +1244,8 @@ static void test_shape(struct __test_metadata *_metadata, struct arena *arena,
 		       const struct shape *variant,
 		       enum history history, int flags)
 {
-	char *ptr, *left = at(arena, 50), *to = at(arena, 55);
-	char *right = at(arena, 60);
+	char *ptr, *left = arena_at(arena, 50), *to = arena_at(arena, 55);
+	char *right = arena_at(arena, 60);
 
 	if (history == FORKED_BEFORE) {
 		map_filled(arena, 10, 5, 1);
@@ -1262,7 +1270,7 @@ static void test_shape(struct __test_metadata *_metadata, struct arena *arena,
 		map_filled(arena, 10, 5, 1);
 	if (history == FORKED_ALL)
 		ASSERT_TRUE(fork_once());
-	ptr = at(arena, 10);
+	ptr = arena_at(arena, 10);
 
 	ASSERT_EQ(relocate(ptr, 5, flags, to), to);
 	EXPECT_EQ(nr_vmas(arena, left, 15), variant->vmas);
@@ -1293,27 +1301,32 @@ static void test_shape(struct __test_metadata *_metadata, struct arena *arena,
 
 TEST_F(shapes, unforked)
 {
-	test_shape(_metadata, &self->arena, &variant->shape, UNFORKED, RELOCATE);
+	test_shape(_metadata, &self->arena, &variant->shape, UNFORKED,
+		   RELOCATE_ANON);
 }
 
 TEST_F(shapes, unforked_must)
 {
-	test_shape(_metadata, &self->arena, &variant->shape, UNFORKED, MUST);
+	test_shape(_metadata, &self->arena, &variant->shape, UNFORKED,
+		   MUST_RELOCATE_ANON);
 }
 
 TEST_F(shapes, source_was_forked)
 {
-	test_shape(_metadata, &self->arena, &variant->shape, FORKED_BEFORE, MUST);
+	test_shape(_metadata, &self->arena, &variant->shape, FORKED_BEFORE,
+		   MUST_RELOCATE_ANON);
 }
 
 TEST_F(shapes, neighbours_were_forked)
 {
-	test_shape(_metadata, &self->arena, &variant->shape, FORKED_BESIDE, MUST);
+	test_shape(_metadata, &self->arena, &variant->shape, FORKED_BESIDE,
+		   MUST_RELOCATE_ANON);
 }
 
 TEST_F(shapes, all_was_forked)
 {
-	test_shape(_metadata, &self->arena, &variant->shape, FORKED_ALL, MUST);
+	test_shape(_metadata, &self->arena, &variant->shape, FORKED_ALL,
+		   MUST_RELOCATE_ANON);
 }
 
 TEST_F(shapes, mapped_in_child)
@@ -1321,7 +1334,8 @@ TEST_F(shapes, mapped_in_child)
 	pid_t pid = fork_child(&self->arena);
 
 	if (!pid) {
-		test_shape(_metadata, &self->arena, &variant->shape, CHILD, MUST);
+		test_shape(_metadata, &self->arena, &variant->shape, CHILD,
+			   MUST_RELOCATE_ANON);
 		_exit(_metadata->exit_code);
 	}
 	EXPECT_TRUE(reap(pid));
@@ -1336,6 +1350,7 @@ TEST_F(shapes, mapped_in_child)
 TEST_F(shapes, as_if_mapped_there)
 {
 	const int first[2] = { 20, 60 };
+	char *to = arena_at(&self->arena, first[1] + 5);
 	struct arena *arena = &self->arena;
 	size_t vmas[2];
 	pid_t pid;
@@ -1350,13 +1365,13 @@ TEST_F(shapes, as_if_mapped_there)
 	if (!pid) {
 		map_filled(arena, first[0] + 5, 5, 1);
 		map_filled(arena, 5, 5, 1);
-		ASSERT_EQ(relocate(at(arena, 5), 5, MUST, at(arena, first[1] + 5)),
-			  at(arena, first[1] + 5));
+		ASSERT_EQ(relocate(arena_at(arena, 5), 5, MUST_RELOCATE_ANON, to),
+			  to);
 		/* MADV_DONTFORK left a hole. */
 		for (i = 0; i < 2; i++)
-			vmas[i] = nr_vmas(arena, at(arena, first[i]), 15);
+			vmas[i] = nr_vmas(arena, arena_at(arena, first[i]), 15);
 		EXPECT_EQ(vmas[0], vmas[1]);
-		EXPECT_TRUE(healthy(arena, at(arena, first[1] + 5), 5, 1));
+		EXPECT_TRUE(healthy(arena, to, 5, 1));
 		_exit(_metadata->exit_code);
 	}
 	EXPECT_TRUE(reap(pid));
@@ -1451,8 +1466,8 @@ FIXTURE_SETUP(refused)
 
 	self->nr = huge ? huge / psize() : 5;
 	arena_init(arena, 8 * self->nr, huge);
-	self->ptr = at(arena, self->nr);
-	self->to = at(arena, 4 * self->nr);
+	self->ptr = arena_at(arena, self->nr);
+	self->to = arena_at(arena, 4 * self->nr);
 
 	flags |= variant->shared ? MAP_SHARED : MAP_PRIVATE;
 	switch (variant->kind) {
@@ -1468,7 +1483,7 @@ FIXTURE_SETUP(refused)
 	case MEMFD_PRIVATE:
 		fd = memfd_create("relocate", 0);
 		ASSERT_GE(fd, 0);
-		ASSERT_EQ(ftruncate(fd, bytes(self->nr)), 0);
+		ASSERT_EQ(ftruncate(fd, PAGES(self->nr)), 0);
 		break;
 	case FILE_PRIVATE:
 		fd = open("/proc/self/exe", O_RDONLY);
@@ -1484,7 +1499,7 @@ FIXTURE_SETUP(refused)
 		break;
 	}
 
-	ASSERT_EQ(mmap(self->ptr, bytes(self->nr), PROT_READ | PROT_WRITE,
+	ASSERT_EQ(mmap(self->ptr, PAGES(self->nr), PROT_READ | PROT_WRITE,
 		       flags, fd, 0), self->ptr);
 	if (fd >= 0)
 		close(fd);
@@ -1501,22 +1516,22 @@ FIXTURE_TEARDOWN(refused)
 TEST_F(refused, relocate_moves)
 {
 	struct arena *arena = &self->arena;
-	__u64 *slots = calloc(self->nr, sizeof(*slots));
+	__u64 *entries = calloc(self->nr, sizeof(*entries));
 
-	ASSERT_NE(slots, NULL);
-	read_slots(arena, self->ptr, self->nr, slots);
-	ASSERT_EQ(relocate(self->ptr, self->nr, RELOCATE, self->to), self->to);
+	ASSERT_NE(entries, NULL);
+	read_entries(arena, self->ptr, self->nr, entries);
+	ASSERT_EQ(relocate(self->ptr, self->nr, RELOCATE_ANON, self->to), self->to);
 	EXPECT_FALSE(find_vma_procmap(&arena->procmap, self->ptr));
 	EXPECT_TRUE(is_one_vma(arena, self->to, self->nr));
 	/* Shared pages need not be mapped yet where they were moved to. */
 	EXPECT_TRUE(intact(self->to, self->nr, 1));
-	EXPECT_TRUE(same_slots(arena, self->to, self->nr, slots));
-	free(slots);
+	EXPECT_TRUE(same_entries(arena, self->to, self->nr, entries));
+	free(entries);
 }
 
 TEST_F(refused, must_fails)
 {
-	const int flags[] = { MUST, RELOCATE | MUST };
+	const int flags[] = { MUST_RELOCATE_ANON, RELOCATE_ANON | MUST_RELOCATE_ANON };
 	struct arena *arena = &self->arena;
 	size_t i;
 
@@ -1571,7 +1586,7 @@ TEST(refused_vdso)
 	if (!find_vdso(&vdso, &nr))
 		SKIP(return, "there is no vDSO");
 	arena_init(&arena, 64, 0);
-	to = at(&arena, 10);
+	to = arena_at(&arena, 10);
 
 	pid = fork();
 	ASSERT_GE(pid, 0);
@@ -1579,13 +1594,13 @@ TEST(refused_vdso)
 		char first[64];
 
 		memcpy(first, vdso, sizeof(first));
-		if (relocate(vdso, nr, MUST, to) != MAP_FAILED)
+		if (relocate(vdso, nr, MUST_RELOCATE_ANON, to) != MAP_FAILED)
 			_exit(10);
 		if (errno != EFAULT)
 			_exit(11);
 		if (memcmp(first, vdso, sizeof(first)))
 			_exit(12);
-		if (relocate(vdso, nr, RELOCATE, to) != to)
+		if (relocate(vdso, nr, RELOCATE_ANON, to) != to)
 			_exit(13);
 		if (memcmp(first, to, sizeof(first)))
 			_exit(14);
@@ -1617,8 +1632,8 @@ static long int80(long nr, unsigned long a, unsigned long b, unsigned long c,
 static void *mremap_i386(void *from, size_t old_nr, size_t new_nr, int flags,
 			 void *to)
 {
-	long ret = int80(I386_MREMAP, (unsigned long)from, bytes(old_nr),
-			 bytes(new_nr), flags, (unsigned long)to);
+	long ret = int80(I386_MREMAP, (unsigned long)from, PAGES(old_nr),
+			 PAGES(new_nr), flags, (unsigned long)to);
 
 	if (ret < 0 && ret >= -4095) {
 		errno = -ret;
@@ -1629,7 +1644,7 @@ static void *mremap_i386(void *from, size_t old_nr, size_t new_nr, int flags,
 
 static bool below_4gb(char *ptr, size_t nr)
 {
-	return (unsigned long)ptr && (unsigned long)ptr + bytes(nr) <= 1ul << 32;
+	return (unsigned long)ptr && (unsigned long)ptr + PAGES(nr) <= 1ul << 32;
 }
 
 FIXTURE(i386)
@@ -1645,12 +1660,12 @@ FIXTURE_VARIANT(i386)
 
 FIXTURE_VARIANT_ADD(i386, relocate)
 {
-	.flags = RELOCATE,
+	.flags = RELOCATE_ANON,
 };
 
 FIXTURE_VARIANT_ADD(i386, must)
 {
-	.flags = MUST,
+	.flags = MUST_RELOCATE_ANON,
 };
 
 FIXTURE_SETUP(i386)
@@ -1667,10 +1682,10 @@ FIXTURE_SETUP(i386)
 		SKIP(return, "no 32-bit system calls");
 
 	arena_init(arena, ARENA_PAGES, 0);
-	low = mmap(NULL, bytes(ARENA_PAGES), PROT_NONE, MAP_PRIVATE |
+	low = mmap(NULL, PAGES(ARENA_PAGES), PROT_NONE, MAP_PRIVATE |
 		   MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
 	ASSERT_NE(low, MAP_FAILED);
-	ASSERT_EQ(munmap(arena->base, bytes(ARENA_PAGES)), 0);
+	ASSERT_EQ(munmap(arena->base, PAGES(ARENA_PAGES)), 0);
 	arena->base = low;
 	ASSERT_TRUE(below_4gb(low, ARENA_PAGES));
 }
@@ -1685,7 +1700,7 @@ TEST_F(i386, to_a_place)
 	struct arena *arena = &self->arena;
 	char *left = map_filled(arena, 50, 5, 2);
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 55);
+	char *to = arena_at(arena, 55);
 
 	/* ..[AAAAA]..[BBBBB]..........   ->   .._____..[BBBBBAAAAAaaaaa].. */
 	ASSERT_EQ(mremap_i386(ptr, 5, 10, MREMAP_MAYMOVE | MREMAP_FIXED |
@@ -1694,7 +1709,7 @@ TEST_F(i386, to_a_place)
 	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr));
 	EXPECT_TRUE(healthy(arena, left, 5, 2));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
-	EXPECT_TRUE(all_zero(to + bytes(5), 5));
+	EXPECT_TRUE(all_zero(to + PAGES(5), 5));
 }
 
 /* The kernel chooses the place, which must be one that can be returned. */
@@ -1709,10 +1724,10 @@ TEST_F(i386, grows_without_a_place)
 	ASSERT_NE(to, ptr);
 	EXPECT_TRUE(below_4gb(to, 200));
 	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr));
-	EXPECT_TRUE(all_zero(to + bytes(5), 195));
+	EXPECT_TRUE(all_zero(to + PAGES(5), 195));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
 	EXPECT_TRUE(fits_in_again(arena, to, 200));
-	EXPECT_EQ(munmap(to, bytes(200)), 0);
+	EXPECT_EQ(munmap(to, PAGES(200)), 0);
 }
 
 TEST_F(i386, dontunmap_without_a_place)
@@ -1730,7 +1745,7 @@ TEST_F(i386, dontunmap_without_a_place)
 	EXPECT_TRUE(all_zero(ptr, 5));
 	EXPECT_TRUE(healthy(arena, to, 5, 1));
 	EXPECT_TRUE(fits_in_again(arena, to, 5));
-	EXPECT_EQ(munmap(to, bytes(5)), 0);
+	EXPECT_EQ(munmap(to, PAGES(5)), 0);
 }
 
 TEST_F(i386, bad_arguments)
@@ -1738,7 +1753,7 @@ TEST_F(i386, bad_arguments)
 	const int fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
 	struct arena *arena = &self->arena;
 	char *ptr = map_filled(arena, 10, 5, 1);
-	char *to = at(arena, 50);
+	char *to = arena_at(arena, 50);
 
 	snapshot_take(&self->snap, arena, ptr, 5);
 	ASSERT_EQ(mremap_i386(ptr, 5, 5, variant->flags, NULL), MAP_FAILED);
@@ -1757,19 +1772,19 @@ TEST_F(i386, shared)
 {
 	const int fixed = MREMAP_MAYMOVE | MREMAP_FIXED;
 	struct arena *arena = &self->arena;
-	char *ptr = at(arena, 10), *to = at(arena, 50);
+	char *ptr = arena_at(arena, 10), *to = arena_at(arena, 50);
 
-	ASSERT_EQ(mmap(ptr, bytes(5), PROT_READ | PROT_WRITE, MAP_SHARED |
+	ASSERT_EQ(mmap(ptr, PAGES(5), PROT_READ | PROT_WRITE, MAP_SHARED |
 		       MAP_ANONYMOUS | MAP_FIXED, -1, 0), ptr);
 	fill(ptr, 5, 1);
 	snapshot_take(&self->snap, arena, ptr, 5);
-	ASSERT_EQ(mremap_i386(ptr, 5, 5, fixed | MUST | variant->flags, to),
+	ASSERT_EQ(mremap_i386(ptr, 5, 5, fixed | MUST_RELOCATE_ANON | variant->flags, to),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_TRUE(intact(ptr, 5, 1));
 
-	ASSERT_EQ(mremap_i386(ptr, 5, 5, fixed | RELOCATE, to), to);
+	ASSERT_EQ(mremap_i386(ptr, 5, 5, fixed | RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, to, 5));
 	EXPECT_TRUE(intact(to, 5, 1));
 }

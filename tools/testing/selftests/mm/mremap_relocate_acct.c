@@ -51,7 +51,7 @@ struct uffdio_rwprotect {
 
 #define KPF_MLOCKED		BIT_ULL(33)
 
-#define NR			64
+#define NR_PAGES			64
 
 /*
  * The books. Each scenario is run in a process of its own, once with a plain
@@ -102,41 +102,41 @@ static void run_scenario(struct arena *arena, const struct scenario *scenario,
 			 int flags, struct figures *delta)
 {
 	const unsigned int prep = scenario->preparation;
-	char *ptr = at(arena, 10), *to = at(arena, 200);
+	char *ptr = arena_at(arena, 10), *to = arena_at(arena, 200);
 	struct figures before, after;
-	char *left = to - bytes(4);
+	char *left = to - PAGES(4);
 	struct step step;
 	pid_t pid = 0;
 	void *res;
 	int i;
 
-	if (mmap(ptr, bytes(NR), PROT_READ | PROT_WRITE, MAP_PRIVATE |
+	if (mmap(ptr, PAGES(NR_PAGES), PROT_READ | PROT_WRITE, MAP_PRIVATE |
 		 MAP_ANONYMOUS | MAP_FIXED | (prep & NO_RESERVE ? MAP_NORESERVE : 0),
 		 -1, 0) != ptr)
 		ksft_exit_fail_perror("mmap");
 	if (prep & OVER)
-		fill(arena_map(arena, 196, NR / 2 + 4), NR / 2 + 4, 9);
+		fill(arena_map(arena, 196, NR_PAGES / 2 + 4), NR_PAGES / 2 + 4, 9);
 	else if (prep & LEFT)
 		fill(arena_map(arena, 196, 4), 4, 9);
 
 	if (!(prep & NEVER_FAULTED))
-		fill(ptr, NR, 1);
-	if (prep & SWAPPED && pageout(arena, ptr, NR / 2, NR / 2) != NR / 2)
+		fill(ptr, NR_PAGES, 1);
+	if (prep & SWAPPED && pageout(arena, ptr, NR_PAGES / 2, NR_PAGES / 2) != NR_PAGES / 2)
 		ksft_exit_fail_msg("cannot swap out\n");
-	if (prep & MLOCKED && (mlock(ptr, bytes(NR)) ||
-			       (prep & LEFT && mlock(left, bytes(4)))))
+	if (prep & MLOCKED && (mlock(ptr, PAGES(NR_PAGES)) ||
+			       (prep & LEFT && mlock(left, PAGES(4)))))
 		ksft_exit_fail_perror("mlock");
-	if (prep & READ_ONLY && mprotect(ptr, bytes(NR), PROT_READ))
+	if (prep & READ_ONLY && mprotect(ptr, PAGES(NR_PAGES), PROT_READ))
 		ksft_exit_fail_perror("mprotect");
 	if (prep & SHARED)
-		pid = share_with_child(arena, ptr, NR, 0, 1, &step);
+		pid = share_with_child(arena, ptr, NR_PAGES, 0, 1, &step);
 
 	/* The first reading is for what reading needs itself. */
 	read_figures(&before);
 	read_figures(&after);
 	read_figures(&before);
-	res = sys_mremap(ptr + bytes(scenario->first), bytes(scenario->old_nr),
-			 bytes(scenario->new_nr), MREMAP_MAYMOVE | MREMAP_FIXED |
+	res = sys_mremap(ptr + PAGES(scenario->first), PAGES(scenario->old_nr),
+			 PAGES(scenario->new_nr), MREMAP_MAYMOVE | MREMAP_FIXED |
 			 scenario->flags | flags, to);
 	delta->error = res == MAP_FAILED ? errno : 0;
 	read_figures(&after);
@@ -227,27 +227,27 @@ FIXTURE_VARIANT(books)
 
 FIXTURE_VARIANT_ADD(books, simple)
 {
-	.scenario = { SIMPLE, 0, NR, NR },
+	.scenario = { SIMPLE, 0, NR_PAGES, NR_PAGES },
 };
 
 FIXTURE_VARIANT_ADD(books, merging)
 {
-	.scenario = { LEFT, 0, NR, NR },
+	.scenario = { LEFT, 0, NR_PAGES, NR_PAGES },
 };
 
 FIXTURE_VARIANT_ADD(books, never_faulted)
 {
-	.scenario = { NEVER_FAULTED | LEFT, 0, NR, NR },
+	.scenario = { NEVER_FAULTED | LEFT, 0, NR_PAGES, NR_PAGES },
 };
 
 FIXTURE_VARIANT_ADD(books, growing)
 {
-	.scenario = { LEFT, 0, NR, NR + 32 },
+	.scenario = { LEFT, 0, NR_PAGES, NR_PAGES + 32 },
 };
 
 FIXTURE_VARIANT_ADD(books, shrinking)
 {
-	.scenario = { LEFT, 0, NR, NR - 32 },
+	.scenario = { LEFT, 0, NR_PAGES, NR_PAGES - 32 },
 };
 
 FIXTURE_VARIANT_ADD(books, part)
@@ -257,27 +257,27 @@ FIXTURE_VARIANT_ADD(books, part)
 
 FIXTURE_VARIANT_ADD(books, over)
 {
-	.scenario = { OVER, 0, NR, NR },
+	.scenario = { OVER, 0, NR_PAGES, NR_PAGES },
 };
 
 FIXTURE_VARIANT_ADD(books, read_only)
 {
-	.scenario = { READ_ONLY | LEFT, 0, NR, NR },
+	.scenario = { READ_ONLY | LEFT, 0, NR_PAGES, NR_PAGES },
 };
 
 FIXTURE_VARIANT_ADD(books, no_reserve)
 {
-	.scenario = { NO_RESERVE | LEFT, 0, NR, NR },
+	.scenario = { NO_RESERVE | LEFT, 0, NR_PAGES, NR_PAGES },
 };
 
 FIXTURE_VARIANT_ADD(books, mlocked)
 {
-	.scenario = { MLOCKED | LEFT, 0, NR, NR },
+	.scenario = { MLOCKED | LEFT, 0, NR_PAGES, NR_PAGES },
 };
 
 FIXTURE_VARIANT_ADD(books, mlocked_growing)
 {
-	.scenario = { MLOCKED | LEFT, 0, NR, NR + 32 },
+	.scenario = { MLOCKED | LEFT, 0, NR_PAGES, NR_PAGES + 32 },
 };
 
 FIXTURE_VARIANT_ADD(books, mlocked_part)
@@ -287,12 +287,12 @@ FIXTURE_VARIANT_ADD(books, mlocked_part)
 
 FIXTURE_VARIANT_ADD(books, mlocked_over)
 {
-	.scenario = { MLOCKED | OVER, 0, NR, NR },
+	.scenario = { MLOCKED | OVER, 0, NR_PAGES, NR_PAGES },
 };
 
 FIXTURE_VARIANT_ADD(books, dontunmap)
 {
-	.scenario = { LEFT, 0, NR, NR, MREMAP_DONTUNMAP },
+	.scenario = { LEFT, 0, NR_PAGES, NR_PAGES, MREMAP_DONTUNMAP },
 };
 
 FIXTURE_VARIANT_ADD(books, dontunmap_part)
@@ -302,7 +302,7 @@ FIXTURE_VARIANT_ADD(books, dontunmap_part)
 
 FIXTURE_VARIANT_ADD(books, dontunmap_mlocked)
 {
-	.scenario = { MLOCKED | LEFT, 0, NR, NR, MREMAP_DONTUNMAP },
+	.scenario = { MLOCKED | LEFT, 0, NR_PAGES, NR_PAGES, MREMAP_DONTUNMAP },
 };
 
 FIXTURE_VARIANT_ADD(books, dontunmap_mlocked_part)
@@ -312,17 +312,17 @@ FIXTURE_VARIANT_ADD(books, dontunmap_mlocked_part)
 
 FIXTURE_VARIANT_ADD(books, swapped)
 {
-	.scenario = { SWAPPED | LEFT, 0, NR, NR },
+	.scenario = { SWAPPED | LEFT, 0, NR_PAGES, NR_PAGES },
 };
 
 FIXTURE_VARIANT_ADD(books, refused)
 {
-	.scenario = { SHARED | LEFT, 0, NR, NR }, .refused = true,
+	.scenario = { SHARED | LEFT, 0, NR_PAGES, NR_PAGES }, .refused = true,
 };
 
 FIXTURE_VARIANT_ADD(books, refused_growing)
 {
-	.scenario = { SHARED | LEFT, 0, NR, NR + 32 }, .refused = true,
+	.scenario = { SHARED | LEFT, 0, NR_PAGES, NR_PAGES + 32 }, .refused = true,
 };
 
 FIXTURE_VARIANT_ADD(books, refused_part)
@@ -332,12 +332,12 @@ FIXTURE_VARIANT_ADD(books, refused_part)
 
 FIXTURE_VARIANT_ADD(books, refused_mlocked_growing)
 {
-	.scenario = { SHARED | MLOCKED | LEFT, 0, NR, NR + 32 }, .refused = true,
+	.scenario = { SHARED | MLOCKED | LEFT, 0, NR_PAGES, NR_PAGES + 32 }, .refused = true,
 };
 
 FIXTURE_VARIANT_ADD(books, refused_dontunmap)
 {
-	.scenario = { SHARED | LEFT, 0, NR, NR, MREMAP_DONTUNMAP },
+	.scenario = { SHARED | LEFT, 0, NR_PAGES, NR_PAGES, MREMAP_DONTUNMAP },
 	.refused = true,
 };
 
@@ -359,7 +359,7 @@ FIXTURE_TEARDOWN(books)
 
 TEST_F(books, relocate)
 {
-	EXPECT_TRUE(same_as_plain(&variant->scenario, RELOCATE));
+	EXPECT_TRUE(same_as_plain(&variant->scenario, RELOCATE_ANON));
 }
 
 TEST_F(books, must)
@@ -369,12 +369,12 @@ TEST_F(books, must)
 	long sum;
 
 	if (!variant->refused) {
-		EXPECT_TRUE(same_as_plain(&variant->scenario, MUST));
+		EXPECT_TRUE(same_as_plain(&variant->scenario, MUST_RELOCATE_ANON));
 		return;
 	}
 
 	for (try = 0; try < 5; try++) {
-		in_process(&variant->scenario, MUST, &delta);
+		in_process(&variant->scenario, MUST_RELOCATE_ANON, &delta);
 		for (i = 0, sum = 0; i < NR_FIGURES; i++)
 			sum += labs(delta.kb[i]);
 		if (!sum)
@@ -404,22 +404,22 @@ FIXTURE_VARIANT(others)
 
 FIXTURE_VARIANT_ADD(others, relocate)
 {
-	.flags = RELOCATE,
+	.flags = RELOCATE_ANON,
 };
 
 FIXTURE_VARIANT_ADD(others, must)
 {
-	.flags = MUST,
+	.flags = MUST_RELOCATE_ANON,
 };
 
 /* ..[AAAA]..[BBBB]....   ->   ..____..[BBBBAAAA].. */
 static void map_both(FIXTURE_DATA(others) * self)
 {
 	self->left = arena_map(&self->arena, 196, 4);
-	self->ptr = arena_map(&self->arena, 10, NR);
-	self->to = at(&self->arena, 200);
+	self->ptr = arena_map(&self->arena, 10, NR_PAGES);
+	self->to = arena_at(&self->arena, 200);
 	fill(self->left, 4, 9);
-	fill(self->ptr, NR, 1);
+	fill(self->ptr, NR_PAGES, 1);
 }
 
 FIXTURE_SETUP(others)
@@ -446,7 +446,7 @@ static void expect_merged(struct __test_metadata *_metadata,
 TEST_F(others, soft_dirty)
 {
 	struct arena *arena = &self->arena;
-	char *rest = self->ptr + bytes(NR / 2);
+	char *rest = self->ptr + PAGES(NR_PAGES / 2);
 	size_t i;
 
 	if (!softdirty_supported())
@@ -454,13 +454,17 @@ TEST_F(others, soft_dirty)
 
 	/* For the bits, not for the VMA, which is as dirty as before. */
 	clear_softdirty();
-	ASSERT_EQ(count_slots(arena, self->ptr, NR, PM_SOFT_DIRTY, PM_SOFT_DIRTY), 0);
-	ASSERT_EQ(relocate(self->ptr, NR / 2, variant->flags, self->to), self->to);
-	for (i = 0; i < NR / 2; i++)
-		EXPECT_TRUE(pagemap_is_softdirty(arena->pagemap, self->to + bytes(i)));
-	EXPECT_EQ(count_slots(arena, rest, NR / 2, PM_SOFT_DIRTY, PM_SOFT_DIRTY), 0);
-	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR / 2));
-	EXPECT_TRUE(healthy(arena, self->to, NR / 2, 1));
+	ASSERT_EQ(count_entries(arena, self->ptr, NR_PAGES, PM_SOFT_DIRTY,
+				PM_SOFT_DIRTY), 0);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES / 2, variant->flags, self->to),
+		  self->to);
+	for (i = 0; i < NR_PAGES / 2; i++)
+		EXPECT_TRUE(pagemap_is_softdirty(arena->pagemap,
+						 self->to + PAGES(i)));
+	EXPECT_EQ(count_entries(arena, rest, NR_PAGES / 2, PM_SOFT_DIRTY,
+				PM_SOFT_DIRTY), 0);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR_PAGES / 2));
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES / 2, 1));
 }
 
 /*
@@ -479,27 +483,27 @@ static void test_soft_dirty_merge(struct __test_metadata *_metadata,
 
 	clear_softdirty();
 	if (move_new) {
-		arena_unmap(arena, 10, NR);
-		arena_map(arena, 10, NR);
-		fill(self->ptr, NR / 2, 1);
-		hole = self->to + bytes(NR / 2);
+		arena_unmap(arena, 10, NR_PAGES);
+		arena_map(arena, 10, NR_PAGES);
+		fill(self->ptr, NR_PAGES / 2, 1);
+		hole = self->to + PAGES(NR_PAGES / 2);
 	} else {
 		arena_unmap(arena, 196, 4);
 		arena_map(arena, 196, 4);
 		fill(self->left, 2, 9);
-		hole = self->left + bytes(2);
+		hole = self->left + PAGES(2);
 	}
-	ASSERT_EQ(count_slots(arena, move_new ? self->left : self->ptr, 4,
-			      PM_SOFT_DIRTY, PM_SOFT_DIRTY), 0);
+	ASSERT_EQ(count_entries(arena, move_new ? self->left : self->ptr, 4,
+				PM_SOFT_DIRTY, PM_SOFT_DIRTY), 0);
 
 	/* In the pictures, lower case is a hole: [BB][Aa] or [Bb][AA] */
-	ASSERT_EQ(relocate(self->ptr, NR, flags, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR));
-	EXPECT_EQ(count_slots(arena, self->to, NR, PM_SOFT_DIRTY, PM_SOFT_DIRTY),
-		  NR);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, flags, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR_PAGES));
+	EXPECT_EQ(count_entries(arena, self->to, NR_PAGES, PM_SOFT_DIRTY, PM_SOFT_DIRTY),
+		  NR_PAGES);
 	EXPECT_EQ(nr_present(arena, hole, 2), 0);
-	EXPECT_EQ(count_slots(arena, hole, 2, PM_SOFT_DIRTY, PM_SOFT_DIRTY), 2);
-	EXPECT_TRUE(healthy(arena, self->to, NR / 2, 1));
+	EXPECT_EQ(count_entries(arena, hole, 2, PM_SOFT_DIRTY, PM_SOFT_DIRTY), 2);
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES / 2, 1));
 	EXPECT_TRUE(healthy(arena, self->left, 2, 9));
 }
 
@@ -524,18 +528,20 @@ TEST_F(others, soft_dirty_refused)
 		SKIP(return, "no soft-dirty bits");
 
 	/* The last page is the one that is shared. */
-	pid = share_with_child(arena, self->ptr, NR, NR - 1, 1, &step);
-	ASSERT_TRUE(is_one_vma(arena, self->ptr, NR));
+	pid = share_with_child(arena, self->ptr, NR_PAGES, NR_PAGES - 1, 1, &step);
+	ASSERT_TRUE(is_one_vma(arena, self->ptr, NR_PAGES));
 
 	clear_softdirty();
-	snapshot_take(&self->snap, arena, self->ptr, NR);
-	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), MAP_FAILED);
+	snapshot_take(&self->snap, arena, self->ptr, NR_PAGES);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, MUST_RELOCATE_ANON, self->to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
-	EXPECT_EQ(count_slots(arena, self->ptr, NR, PM_SOFT_DIRTY, PM_SOFT_DIRTY), 0);
+	EXPECT_EQ(count_entries(arena, self->ptr, NR_PAGES, PM_SOFT_DIRTY,
+				PM_SOFT_DIRTY), 0);
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
-	EXPECT_TRUE(healthy(arena, self->ptr, NR, 1));
+	EXPECT_TRUE(healthy(arena, self->ptr, NR_PAGES, 1));
 }
 
 /* Locked pages stay locked, and a locked mapping that grows is populated. */
@@ -545,22 +551,23 @@ TEST_F(others, mlocked)
 	long locked = status_kb("VmLck");
 	size_t i;
 
-	if (mlock(self->ptr, bytes(NR)) || mlock(self->left, bytes(4)))
+	if (mlock(self->ptr, PAGES(NR_PAGES)) || mlock(self->left, PAGES(4)))
 		SKIP(return, "cannot lock so many pages");
-	ASSERT_EQ(sys_mremap(self->ptr, bytes(NR), bytes(NR + 16), MREMAP_MAYMOVE |
+	ASSERT_EQ(sys_mremap(self->ptr, PAGES(NR_PAGES), PAGES(NR_PAGES + 16), MREMAP_MAYMOVE |
 			     MREMAP_FIXED | variant->flags, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR + 16));
-	EXPECT_EQ(status_kb("VmLck") - locked, (long)bytes(4 + NR + 16) / 1024);
-	EXPECT_EQ(nr_present(arena, self->to, NR + 16), NR + 16);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR_PAGES + 16));
+	EXPECT_EQ(status_kb("VmLck") - locked, (long)PAGES(4 + NR_PAGES + 16) / 1024);
+	EXPECT_EQ(nr_present(arena, self->to, NR_PAGES + 16), NR_PAGES + 16);
 	if (arena->kpageflags >= 0 && page_flags(arena, self->to)) {
-		for (i = 0; i < NR; i++)
-			EXPECT_TRUE(page_flags(arena, self->to + bytes(i)) & KPF_MLOCKED);
+		for (i = 0; i < NR_PAGES; i++)
+			EXPECT_TRUE(page_flags(arena,
+					       self->to + PAGES(i)) & KPF_MLOCKED);
 	}
-	EXPECT_TRUE(intact(self->to, NR, 1));
+	EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
 
-	ASSERT_EQ(munlock(self->left, bytes(4 + NR + 16)), 0);
+	ASSERT_EQ(munlock(self->left, PAGES(4 + NR_PAGES + 16)), 0);
 	EXPECT_EQ(status_kb("VmLck"), locked);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 1));
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 1));
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 }
 
@@ -568,11 +575,12 @@ TEST_F(others, mlockall)
 {
 	if (mlockall(MCL_CURRENT | MCL_FUTURE))
 		SKIP(return, "cannot lock everything");
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
-	EXPECT_TRUE(intact(self->to, NR, 1));
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR_PAGES));
+	EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
 	ASSERT_EQ(munlockall(), 0);
-	expect_merged(_metadata, self, NR);
+	expect_merged(_metadata, self, NR_PAGES);
 }
 
 /* Limits are met where a plain mremap() meets them, and nothing is changed. */
@@ -583,19 +591,19 @@ TEST_F(others, limits)
 	size_t i;
 
 	/* What is unmapped to make room is unmapped before the limit is looked at. */
-	ASSERT_EQ(munmap(self->to, bytes(2 * NR)), 0);
+	ASSERT_EQ(munmap(self->to, PAGES(2 * NR_PAGES)), 0);
 	ASSERT_EQ(getrlimit(RLIMIT_AS, &none), 0);
 	limit = none;
-	limit.rlim_cur = status_kb("VmSize") * 1024 + bytes(NR / 2);
+	limit.rlim_cur = status_kb("VmSize") * 1024 + PAGES(NR_PAGES / 2);
 	ASSERT_EQ(setrlimit(RLIMIT_AS, &limit), 0);
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
 		void *kept, *grown;
 		int err[2];
 
-		snapshot_take(&self->snap, &self->arena, self->ptr, NR);
-		kept = relocate(self->ptr, NR, flags[i] | MREMAP_DONTUNMAP, self->to);
+		snapshot_take(&self->snap, &self->arena, self->ptr, NR_PAGES);
+		kept = relocate(self->ptr, NR_PAGES, flags[i] | MREMAP_DONTUNMAP, self->to);
 		err[0] = errno;
-		grown = sys_mremap(self->ptr, bytes(NR), bytes(2 * NR),
+		grown = sys_mremap(self->ptr, PAGES(NR_PAGES), PAGES(2 * NR_PAGES),
 				   MREMAP_MAYMOVE | MREMAP_FIXED | flags[i], self->to);
 		err[1] = errno;
 		ASSERT_EQ(kept, MAP_FAILED);
@@ -603,35 +611,37 @@ TEST_F(others, limits)
 		ASSERT_EQ(grown, MAP_FAILED);
 		EXPECT_EQ(err[1], ENOMEM);
 		EXPECT_TRUE(snapshot_same(&self->snap));
-		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		EXPECT_TRUE(intact(self->ptr, NR_PAGES, 1));
 	}
 
 	/* A move needs nothing. */
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
 	ASSERT_EQ(setrlimit(RLIMIT_AS, &none), 0);
-	expect_merged(_metadata, self, NR);
+	expect_merged(_metadata, self, NR_PAGES);
 }
 
 TEST_F(others, memlock_limit)
 {
 	struct rlimit limit;
 
-	if (mlock(self->ptr, bytes(NR)))
+	if (mlock(self->ptr, PAGES(NR_PAGES)))
 		SKIP(return, "cannot lock so many pages");
 	/* Root is above this limit. */
-	limit.rlim_cur = bytes(NR);
-	limit.rlim_max = bytes(NR);
+	limit.rlim_cur = PAGES(NR_PAGES);
+	limit.rlim_max = PAGES(NR_PAGES);
 	ASSERT_EQ(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
 	if (!geteuid() && prctl(PR_CAPBSET_READ, 14 /* CAP_IPC_LOCK */, 0, 0, 0) == 1)
 		ASSERT_EQ(syscall(__NR_setresuid, 65534, 65534, 65534), 0);
 
-	ASSERT_EQ(sys_mremap(self->ptr, bytes(NR), bytes(NR + 1), MREMAP_MAYMOVE |
+	ASSERT_EQ(sys_mremap(self->ptr, PAGES(NR_PAGES), PAGES(NR_PAGES + 1), MREMAP_MAYMOVE |
 			     MREMAP_FIXED | variant->flags, self->to), MAP_FAILED);
 	EXPECT_EQ(errno, EAGAIN);
-	EXPECT_TRUE(intact(self->ptr, NR, 1));
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(&self->arena, self->to, NR));
-	EXPECT_TRUE(intact(self->to, NR, 1));
+	EXPECT_TRUE(intact(self->ptr, NR_PAGES, 1));
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->to, NR_PAGES));
+	EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
 }
 
 static int get_policy(char *ptr)
@@ -647,24 +657,28 @@ TEST_F(others, numa_policy)
 {
 	unsigned long node = 1ul << 0;
 
-	if (syscall(__NR_mbind, self->ptr, bytes(NR), MPOL_BIND, &node, 64, 0))
+	if (syscall(__NR_mbind, self->ptr, PAGES(NR_PAGES), MPOL_BIND, &node, 64, 0))
 		SKIP(return, "no memory policies");
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
 	EXPECT_EQ(get_policy(self->to), MPOL_BIND);
 	EXPECT_EQ(get_policy(self->left), 0);
-	EXPECT_TRUE(is_one_vma(&self->arena, self->to, NR));
+	EXPECT_TRUE(is_one_vma(&self->arena, self->to, NR_PAGES));
 
 	/* Made equal, they merge. */
-	ASSERT_EQ(syscall(__NR_mbind, self->left, bytes(4), MPOL_BIND, &node, 64, 0), 0);
-	ASSERT_EQ(relocate(self->to, NR, variant->flags, self->ptr), self->ptr);
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	expect_merged(_metadata, self, NR);
+	ASSERT_EQ(syscall(__NR_mbind, self->left, PAGES(4), MPOL_BIND, &node,
+			  64, 0), 0);
+	ASSERT_EQ(relocate(self->to, NR_PAGES, variant->flags, self->ptr),
+		  self->ptr);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	expect_merged(_metadata, self, NR_PAGES);
 	EXPECT_EQ(get_policy(self->to), MPOL_BIND);
 }
 
 static int name_vma(char *ptr, size_t nr, const char *name)
 {
-	return prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, ptr, bytes(nr), name);
+	return prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, ptr, PAGES(nr), name);
 }
 
 static bool has_name(struct arena *arena, char *ptr, const char *name)
@@ -684,16 +698,17 @@ TEST_F(others, named)
 {
 	struct arena *arena = &self->arena;
 
-	if (name_vma(self->ptr, NR, "one") || name_vma(self->left, 4, "other"))
+	if (name_vma(self->ptr, NR_PAGES, "one") || name_vma(self->left, 4, "other"))
 		SKIP(return, "no names for anonymous memory");
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(arena, self->to, NR));
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->to, NR_PAGES));
 	EXPECT_TRUE(has_name(arena, self->to, "one"));
 	EXPECT_TRUE(has_name(arena, self->left, "other"));
 
 	/* By the same name, they are one. */
 	ASSERT_EQ(name_vma(self->left, 4, "one"), 0);
-	expect_merged(_metadata, self, NR);
+	expect_merged(_metadata, self, NR_PAGES);
 	EXPECT_TRUE(has_name(arena, self->left, "one"));
 }
 
@@ -703,51 +718,56 @@ TEST_F(others, advice)
 	struct arena *arena = &self->arena;
 	pid_t pid;
 
-	ASSERT_EQ(madvise(self->ptr, bytes(NR), MADV_WIPEONFORK), 0);
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(arena, self->to, NR));
+	ASSERT_EQ(madvise(self->ptr, PAGES(NR_PAGES), MADV_WIPEONFORK), 0);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->to, NR_PAGES));
 	pid = fork_child(arena);
 	if (!pid)
-		_exit(!all_zero(self->to, NR) || !intact(self->left, 4, 9));
+		_exit(!all_zero(self->to, NR_PAGES) || !intact(self->left, 4, 9));
 	EXPECT_TRUE(reap(pid));
-	ASSERT_EQ(madvise(self->to, bytes(NR), MADV_KEEPONFORK), 0);
+	ASSERT_EQ(madvise(self->to, PAGES(NR_PAGES), MADV_KEEPONFORK), 0);
 
 	/*
 	 * Faulted in while they differed, each is on its own, as memory would
 	 * be that was mapped here. The flag can still put that right.
 	 */
-	ASSERT_EQ(relocate(self->to, NR, variant->flags, self->ptr), self->ptr);
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	expect_merged(_metadata, self, NR);
+	ASSERT_EQ(relocate(self->to, NR_PAGES, variant->flags, self->ptr),
+		  self->ptr);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	expect_merged(_metadata, self, NR_PAGES);
 }
 
 TEST_F(others, no_access)
 {
 	struct arena *arena = &self->arena;
-	__u64 slots[NR];
+	__u64 entries[NR_PAGES];
 
-	read_slots(arena, self->ptr, NR, slots);
-	ASSERT_EQ(mprotect(self->ptr, bytes(NR), PROT_NONE), 0);
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	read_entries(arena, self->ptr, NR_PAGES, entries);
+	ASSERT_EQ(mprotect(self->ptr, PAGES(NR_PAGES), PROT_NONE), 0);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
 	EXPECT_TRUE(faults(self->to));
-	EXPECT_TRUE(same_slots(arena, self->to, NR, slots));
-	ASSERT_EQ(mprotect(self->to, bytes(NR), PROT_READ | PROT_WRITE), 0);
-	expect_merged(_metadata, self, NR);
+	EXPECT_TRUE(same_entries(arena, self->to, NR_PAGES, entries));
+	ASSERT_EQ(mprotect(self->to, PAGES(NR_PAGES), PROT_READ | PROT_WRITE), 0);
+	expect_merged(_metadata, self, NR_PAGES);
 }
 
 /* Sealed is sealed: as today, and before anything else is looked at. */
 TEST_F(others, sealed)
 {
-	if (syscall(__NR_mseal, self->ptr, bytes(NR), 0))
+	if (syscall(__NR_mseal, self->ptr, PAGES(NR_PAGES), 0))
 		SKIP(return, "no mseal()");
-	snapshot_take(&self->snap, &self->arena, self->ptr, NR);
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), MAP_FAILED);
+	snapshot_take(&self->snap, &self->arena, self->ptr, NR_PAGES);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EPERM);
-	ASSERT_EQ(sys_mremap(self->ptr, bytes(NR), bytes(NR + 1),
+	ASSERT_EQ(sys_mremap(self->ptr, PAGES(NR_PAGES), PAGES(NR_PAGES + 1),
 			     MREMAP_MAYMOVE | variant->flags, NULL), MAP_FAILED);
 	EXPECT_EQ(errno, EPERM);
 	EXPECT_TRUE(snapshot_same(&self->snap));
-	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR_PAGES, 1));
 	/* A sealed mapping cannot be taken down before the process ends. */
 	_exit(_metadata->exit_code);
 }
@@ -755,39 +775,40 @@ TEST_F(others, sealed)
 /* With MREMAP_MUST_RELOCATE_ANON, one of several keeps all where they are. */
 TEST_F(others, sealed_in_part)
 {
-	const size_t half = NR / 2;
+	const size_t half = NR_PAGES / 2;
 
-	if (syscall(__NR_mseal, self->ptr + bytes(half), bytes(half), 0))
+	if (syscall(__NR_mseal, self->ptr + PAGES(half), PAGES(half), 0))
 		SKIP(return, "no mseal()");
-	ASSERT_EQ(nr_vmas(&self->arena, self->ptr, NR), 2);
-	snapshot_take(&self->snap, &self->arena, self->ptr, NR);
-	EXPECT_EQ(relocate(self->ptr, NR, variant->flags | MUST, self->to),
+	ASSERT_EQ(nr_vmas(&self->arena, self->ptr, NR_PAGES), 2);
+	snapshot_take(&self->snap, &self->arena, self->ptr, NR_PAGES);
+	EXPECT_EQ(relocate(self->ptr, NR_PAGES, variant->flags | MUST_RELOCATE_ANON, self->to),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EPERM);
 	EXPECT_TRUE(snapshot_same(&self->snap));
-	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR_PAGES, 1));
 	_exit(_metadata->exit_code);
 }
 
 TEST_F(others, sealed_destination)
 {
-	if (syscall(__NR_mseal, self->left, bytes(4), 0))
+	if (syscall(__NR_mseal, self->left, PAGES(4), 0))
 		SKIP(return, "no mseal()");
-	snapshot_take(&self->snap, &self->arena, self->ptr, NR);
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->left), MAP_FAILED);
+	snapshot_take(&self->snap, &self->arena, self->ptr, NR_PAGES);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->left),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EPERM);
 	EXPECT_TRUE(snapshot_same(&self->snap));
-	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR_PAGES, 1));
 	_exit(_metadata->exit_code);
 }
 
 /* Pages that the kernel may drop: whatever it kept is there. */
 TEST_F(others, droppable)
 {
-	char *ptr = at(&self->arena, 100);
+	char *ptr = arena_at(&self->arena, 100);
 	size_t i;
 
-	if (mmap(ptr, bytes(4), PROT_READ | PROT_WRITE, MAP_DROPPABLE |
+	if (mmap(ptr, PAGES(4), PROT_READ | PROT_WRITE, MAP_DROPPABLE |
 		 MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ptr)
 		SKIP(return, "no MAP_DROPPABLE");
 	fill(ptr, 4, 3);
@@ -795,8 +816,8 @@ TEST_F(others, droppable)
 	/* Nothing else is of this kind, so it has no neighbour to merge with. */
 	EXPECT_TRUE(is_one_vma(&self->arena, self->to, 4));
 	for (i = 0; i < 4; i++)
-		EXPECT_TRUE(intact_from(self->to + bytes(i), 1, 3, i) ||
-			    all_zero(self->to + bytes(i), 1));
+		EXPECT_TRUE(intact_from(self->to + PAGES(i), 1, 3, i) ||
+			    all_zero(self->to + PAGES(i), 1));
 }
 
 /* The heap: what the top of it held is moved away, and the heap lives on. */
@@ -804,13 +825,14 @@ TEST_F(others, heap)
 {
 	char *heap = (char *)(((unsigned long)sbrk(0) + psize() - 1) & -(unsigned long)psize());
 
-	ASSERT_EQ(brk(heap + bytes(NR)), 0);
-	fill(heap, NR, 1);
-	ASSERT_EQ(relocate(heap + bytes(NR / 2), NR / 2, variant->flags, self->to),
+	ASSERT_EQ(brk(heap + PAGES(NR_PAGES)), 0);
+	fill(heap, NR_PAGES, 1);
+	ASSERT_EQ(relocate(heap + PAGES(NR_PAGES / 2), NR_PAGES / 2, variant->flags, self->to),
 		  self->to);
-	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR / 2));
-	EXPECT_TRUE(healthy_from(&self->arena, self->to, NR / 2, 1, NR / 2));
-	EXPECT_TRUE(healthy_from(&self->arena, heap, NR / 2, 1, 0));
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR_PAGES / 2));
+	EXPECT_TRUE(healthy_from(&self->arena, self->to, NR_PAGES / 2, 1,
+				 NR_PAGES / 2));
+	EXPECT_TRUE(healthy_from(&self->arena, heap, NR_PAGES / 2, 1, 0));
 	ASSERT_EQ(brk(heap), 0);
 }
 
@@ -819,14 +841,15 @@ TEST_F(others, stack)
 {
 	char here, *stack;
 
-	stack = (char *)(((unsigned long)&here & -(unsigned long)psize()) - bytes(40));
-	fill(stack, NR / 4, 1);
-	ASSERT_EQ(relocate(stack, NR / 4, variant->flags, self->to), self->to);
-	EXPECT_TRUE(healthy(&self->arena, self->to, NR / 4, 1));
+	stack = (char *)(((unsigned long)&here & -(unsigned long)psize()) - PAGES(40));
+	fill(stack, NR_PAGES / 4, 1);
+	ASSERT_EQ(relocate(stack, NR_PAGES / 4, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR_PAGES / 4, 1));
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 	/* Before anything calls so deep again. */
-	ASSERT_EQ(relocate(self->to, NR / 4, variant->flags, stack), stack);
-	EXPECT_TRUE(intact(stack, NR / 4, 1));
+	ASSERT_EQ(relocate(self->to, NR_PAGES / 4, variant->flags, stack), stack);
+	EXPECT_TRUE(intact(stack, NR_PAGES / 4, 1));
 }
 
 /* A range that userfaultfd watches for missing pages, with some missing. */
@@ -838,15 +861,18 @@ TEST_F(others, uffd_missing)
 	uffd = open_uffd(0);
 	if (uffd < 0)
 		SKIP(return, "no userfaultfd");
-	ASSERT_EQ(madvise(self->ptr + bytes(8), bytes(8), MADV_DONTNEED), 0);
-	ASSERT_EQ(uffd_register(uffd, self->ptr, bytes(NR), true, false, false), 0);
+	ASSERT_EQ(madvise(self->ptr + PAGES(8), PAGES(8), MADV_DONTNEED), 0);
+	ASSERT_EQ(uffd_register(uffd, self->ptr, PAGES(NR_PAGES), true, false,
+				false), 0);
 
 	/* No event was asked for, so the new mapping is a free one. */
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR));
-	EXPECT_TRUE(all_zero(self->to + bytes(8), 8));
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR_PAGES));
+	EXPECT_TRUE(all_zero(self->to + PAGES(8), 8));
 	EXPECT_TRUE(healthy_from(arena, self->to, 8, 1, 0));
-	EXPECT_TRUE(healthy_from(arena, self->to + bytes(16), NR - 16, 1, 16));
+	EXPECT_TRUE(healthy_from(arena, self->to + PAGES(16), NR_PAGES - 16, 1,
+				 16));
 	close(uffd);
 }
 
@@ -859,44 +885,47 @@ TEST_F(others, uffd_neighbour)
 	uffd = open_uffd(0);
 	if (uffd < 0)
 		SKIP(return, "no userfaultfd");
-	ASSERT_EQ(uffd_register(uffd, self->left, bytes(4), true, false, false), 0);
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
+	ASSERT_EQ(uffd_register(uffd, self->left, PAGES(4), true, false, false), 0);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
 	EXPECT_TRUE(is_one_vma(arena, self->left, 4));
-	EXPECT_TRUE(is_one_vma(arena, self->to, NR));
+	EXPECT_TRUE(is_one_vma(arena, self->to, NR_PAGES));
 
 	/* When the watch has ended, nothing keeps them apart. */
 	close(uffd);
-	ASSERT_EQ(relocate(self->to, NR, variant->flags, self->ptr), self->ptr);
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	expect_merged(_metadata, self, NR);
+	ASSERT_EQ(relocate(self->to, NR_PAGES, variant->flags, self->ptr),
+		  self->ptr);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	expect_merged(_metadata, self, NR_PAGES);
 }
 
 /* Such a mapping cannot be one of several. All of them stay where they are. */
 TEST_F(others, uffd_one_of_several)
 {
 	struct arena *arena = &self->arena;
-	const size_t half = NR / 2;
+	const size_t half = NR_PAGES / 2;
 	int uffd;
 
 	uffd = open_uffd(0);
 	if (uffd < 0)
 		SKIP(return, "no userfaultfd");
-	ASSERT_EQ(uffd_register(uffd, self->ptr + bytes(half), bytes(half), true,
+	ASSERT_EQ(uffd_register(uffd, self->ptr + PAGES(half), PAGES(half), true,
 				false, false), 0);
-	ASSERT_EQ(nr_vmas(arena, self->ptr, NR), 2);
-	snapshot_take(&self->snap, arena, self->ptr, NR);
-	EXPECT_EQ(relocate(self->ptr, NR, variant->flags | MUST, self->to),
+	ASSERT_EQ(nr_vmas(arena, self->ptr, NR_PAGES), 2);
+	snapshot_take(&self->snap, arena, self->ptr, NR_PAGES);
+	EXPECT_EQ(relocate(self->ptr, NR_PAGES, variant->flags | MUST_RELOCATE_ANON, self->to),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	close(uffd);
-	EXPECT_TRUE(healthy(arena, self->ptr, NR, 1));
+	EXPECT_TRUE(healthy(arena, self->ptr, NR_PAGES, 1));
 }
 
 static int rwp_register(int uffd, char *ptr, size_t nr)
 {
 	struct uffdio_register reg = {
-		.range = { .start = (unsigned long)ptr, .len = bytes(nr) },
+		.range = { .start = (unsigned long)ptr, .len = PAGES(nr) },
 		.mode = UFFDIO_REGISTER_MODE_RWP,
 	};
 
@@ -906,7 +935,7 @@ static int rwp_register(int uffd, char *ptr, size_t nr)
 static int rwp_range(int uffd, char *ptr, size_t nr, bool protect)
 {
 	struct uffdio_rwprotect rwp = {
-		.range = { .start = (unsigned long)ptr, .len = bytes(nr) },
+		.range = { .start = (unsigned long)ptr, .len = PAGES(nr) },
 		.mode = protect ? UFFDIO_RWPROTECT_MODE_RWP : 0,
 	};
 
@@ -926,18 +955,18 @@ static int protect_some(struct __test_metadata *_metadata,
 	uffd = open_uffd(UFFD_FEATURE_RWP | UFFD_FEATURE_SIGBUS | features);
 	if (uffd < 0)
 		return -1;
-	ASSERT_EQ(rwp_register(uffd, self->ptr, NR), 0);
+	ASSERT_EQ(rwp_register(uffd, self->ptr, NR_PAGES), 0);
 	if (features & UFFD_FEATURE_EVENT_REMAP)
 		ASSERT_EQ(rwp_register(uffd, self->left, 4), 0);
-	for (i = 0; i < NR; i += 2)
-		ASSERT_EQ(rwp_range(uffd, self->ptr + bytes(i), 1, true), 0);
+	for (i = 0; i < NR_PAGES; i += 2)
+		ASSERT_EQ(rwp_range(uffd, self->ptr + PAGES(i), 1, true), 0);
 	if (can_swap())
 		ASSERT_EQ(pageout(&self->arena, self->ptr, 4, 4), 4);
-	ASSERT_EQ(madvise(self->ptr + bytes(8), bytes(8), MADV_DONTNEED), 0);
-	ASSERT_EQ(count_slots(&self->arena, self->ptr, NR, PM_UFFD_WP,
-			      PM_UFFD_WP), (NR - 8) / 2);
-	ASSERT_TRUE(faults(self->ptr + bytes(16)));
-	ASSERT_FALSE(faults(self->ptr + bytes(17)));
+	ASSERT_EQ(madvise(self->ptr + PAGES(8), PAGES(8), MADV_DONTNEED), 0);
+	ASSERT_EQ(count_entries(&self->arena, self->ptr, NR_PAGES, PM_UFFD_WP,
+				PM_UFFD_WP), (NR_PAGES - 8) / 2);
+	ASSERT_TRUE(faults(self->ptr + PAGES(16)));
+	ASSERT_FALSE(faults(self->ptr + PAGES(17)));
 	return uffd;
 }
 
@@ -950,14 +979,14 @@ static void *read_remap(void *arg)
 
 	ok = poll(&pollfd, 1, 10000) == 1 &&
 	     read(pollfd.fd, &msg, sizeof(msg)) == sizeof(msg) &&
-	     msg.event == UFFD_EVENT_REMAP && msg.arg.remap.len == bytes(NR);
+	     msg.event == UFFD_EVENT_REMAP && msg.arg.remap.len == PAGES(NR_PAGES);
 	return ok ? arg : NULL;
 }
 
 /* What can be told of a range from outside, but for which pages it has. */
 struct range_state {
-	__u64 slots[NR];
-	bool faults[NR];
+	__u64 entries[NR_PAGES];
+	bool faults[NR_PAGES];
 	bool registered;
 };
 
@@ -975,23 +1004,23 @@ static bool move_protected(struct __test_metadata *_metadata,
 		return false;
 	if (features & UFFD_FEATURE_EVENT_REMAP)
 		ASSERT_EQ(pthread_create(&thread, NULL, read_remap, &uffd), 0);
-	ASSERT_EQ(relocate(self->ptr, NR, flags, self->to), self->to);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, flags, self->to), self->to);
 	if (features & UFFD_FEATURE_EVENT_REMAP) {
 		ASSERT_EQ(pthread_join(thread, &seen), 0);
 		ASSERT_NE(seen, NULL);
 	}
 
-	read_slots(&self->arena, self->to, NR, state->slots);
-	for (i = 0; i < NR; i++) {
+	read_entries(&self->arena, self->to, NR_PAGES, state->entries);
+	for (i = 0; i < NR_PAGES; i++) {
 		/* Not the number of the page or of the swap slot. */
-		state->slots[i] &= ~(BIT_ULL(55) - 1);
-		state->faults[i] = faults(self->to + bytes(i));
+		state->entries[i] &= ~(BIT_ULL(55) - 1);
+		state->faults[i] = faults(self->to + PAGES(i));
 	}
 	/* The last page is not protected: this only asks. */
-	state->registered = !rwp_range(uffd, self->to + bytes(NR - 1), 1, false);
-	ASSERT_EQ(uffd_unregister(uffd, self->to, bytes(NR)), 0);
+	state->registered = !rwp_range(uffd, self->to + PAGES(NR_PAGES - 1), 1, false);
+	ASSERT_EQ(uffd_unregister(uffd, self->to, PAGES(NR_PAGES)), 0);
 	if (features & UFFD_FEATURE_EVENT_REMAP)
-		ASSERT_EQ(uffd_unregister(uffd, self->left, bytes(4)), 0);
+		ASSERT_EQ(uffd_unregister(uffd, self->left, PAGES(4)), 0);
 	close(uffd);
 	return true;
 }
@@ -1003,8 +1032,8 @@ static void expect_same_state(struct __test_metadata *_metadata,
 	int i;
 
 	EXPECT_EQ(state->registered, plain->registered);
-	for (i = 0; i < NR; i++) {
-		EXPECT_EQ(state->slots[i], plain->slots[i]) {
+	for (i = 0; i < NR_PAGES; i++) {
+		EXPECT_EQ(state->entries[i], plain->entries[i]) {
 			TH_LOG("page %d", i);
 		}
 		EXPECT_EQ(state->faults[i], plain->faults[i]) {
@@ -1019,8 +1048,9 @@ static void expect_intact_but_missing(struct __test_metadata *_metadata,
 	struct arena *arena = &self->arena;
 
 	EXPECT_TRUE(healthy_from(arena, self->to, 8, 1, 0));
-	EXPECT_TRUE(all_zero(self->to + bytes(8), 8));
-	EXPECT_TRUE(healthy_from(arena, self->to + bytes(16), NR - 16, 1, 16));
+	EXPECT_TRUE(all_zero(self->to + PAGES(8), 8));
+	EXPECT_TRUE(healthy_from(arena, self->to + PAGES(16), NR_PAGES - 16, 1,
+				 16));
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 }
 
@@ -1038,7 +1068,7 @@ TEST_F(others, uffd_rwp_without_event)
 	map_both(self);
 	ASSERT_TRUE(move_protected(_metadata, self, 0, variant->flags, &state));
 	expect_same_state(_metadata, &state, &plain);
-	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR_PAGES));
 	expect_intact_but_missing(_metadata, self);
 }
 
@@ -1051,7 +1081,7 @@ TEST_F(others, uffd_rwp_with_event)
 	if (!move_protected(_metadata, self, UFFD_FEATURE_EVENT_REMAP, 0, &plain))
 		SKIP(return, "no read-write protection by userfaultfd");
 	EXPECT_TRUE(plain.registered);
-	for (i = 0; i < NR; i++)
+	for (i = 0; i < NR_PAGES; i++)
 		EXPECT_EQ(plain.faults[i], !(i & 1) && (i < 8 || i >= 16));
 	expect_intact_but_missing(_metadata, self);
 	arena_unmap(&self->arena, 0, 400);
@@ -1060,7 +1090,7 @@ TEST_F(others, uffd_rwp_with_event)
 	ASSERT_TRUE(move_protected(_metadata, self, UFFD_FEATURE_EVENT_REMAP,
 				   variant->flags, &state));
 	expect_same_state(_metadata, &state, &plain);
-	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR_PAGES));
 	expect_intact_but_missing(_metadata, self);
 }
 
@@ -1077,20 +1107,22 @@ TEST_F(others, uffd_rwp_refused)
 		SKIP(return, "no read-write protection by userfaultfd");
 	pid = share_with_child(arena, self->ptr, 8, 0, 1, &step);
 
-	snapshot_take(&self->snap, arena, self->ptr, NR);
-	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), MAP_FAILED);
+	snapshot_take(&self->snap, arena, self->ptr, NR_PAGES);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, MUST_RELOCATE_ANON, self->to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
-	for (i = 16; i < NR; i++)
-		EXPECT_EQ(faults(self->ptr + bytes(i)), !(i & 1));
-	EXPECT_EQ(rwp_range(uffd, self->ptr, NR, false), 0);
+	for (i = 16; i < NR_PAGES; i++)
+		EXPECT_EQ(faults(self->ptr + PAGES(i)), !(i & 1));
+	EXPECT_EQ(rwp_range(uffd, self->ptr, NR_PAGES, false), 0);
 	EXPECT_TRUE(intact(self->ptr, 8, 1));
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
 
 	/* Now that it is alone, it can be moved. */
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR));
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR_PAGES));
 	expect_intact_but_missing(_metadata, self);
 	close(uffd);
 }
@@ -1120,12 +1152,12 @@ FIXTURE_VARIANT(map_count)
 
 FIXTURE_VARIANT_ADD(map_count, relocate)
 {
-	.flags = RELOCATE,
+	.flags = RELOCATE_ANON,
 };
 
 FIXTURE_VARIANT_ADD(map_count, must)
 {
-	.flags = MUST,
+	.flags = MUST_RELOCATE_ANON,
 };
 
 FIXTURE_SETUP(map_count)
@@ -1138,10 +1170,10 @@ FIXTURE_SETUP(map_count)
 	if (self->limit > MAX_FILLER)
 		SKIP(return, "vm.max_map_count is too high to be reached");
 
-	self->filler = mmap(NULL, bytes(self->limit), PROT_NONE, MAP_PRIVATE |
+	self->filler = mmap(NULL, PAGES(self->limit), PROT_NONE, MAP_PRIVATE |
 			    MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	ASSERT_NE(self->filler, MAP_FAILED);
-	self->end = self->filler + bytes(self->limit);
+	self->end = self->filler + PAGES(self->limit);
 	self->first = self->filler;
 	self->next = self->filler;
 
@@ -1169,11 +1201,11 @@ static void use_up(struct __test_metadata *_metadata,
 	ASSERT_LE(nr + spare, self->limit);
 
 	/* [r][w][-----]   ->   [r][w][r][w][---] */
-	for (i = self->limit - spare - nr; i; i--, self->next += bytes(1)) {
+	for (i = self->limit - spare - nr; i; i--, self->next += PAGES(1)) {
 		int prot = (self->next - self->filler) / psize() & 1 ?
 			PROT_WRITE : PROT_READ;
 
-		ASSERT_EQ(mprotect(self->next, bytes(1), prot), 0);
+		ASSERT_EQ(mprotect(self->next, PAGES(1), prot), 0);
 	}
 }
 
@@ -1181,8 +1213,8 @@ static void give_back_one(struct __test_metadata *_metadata,
 			  FIXTURE_DATA(map_count) * self)
 {
 	ASSERT_LT(self->first, self->next);
-	ASSERT_EQ(munmap(self->first, bytes(1)), 0);
-	self->first += bytes(1);
+	ASSERT_EQ(munmap(self->first, PAGES(1)), 0);
+	self->first += PAGES(1);
 }
 
 /* Returns how many blocks were moved before there were too many mappings. */
@@ -1190,7 +1222,7 @@ static size_t compact(struct __test_metadata *_metadata,
 		      FIXTURE_DATA(map_count) * self, int flags)
 {
 	struct arena *arena = &self->arena;
-	char *ptr, *to = at(arena, 100);
+	char *ptr, *to = arena_at(arena, 100);
 	size_t i;
 
 	arena_unmap(arena, 0, arena->nr);
@@ -1200,13 +1232,13 @@ static size_t compact(struct __test_metadata *_metadata,
 		fill_from(ptr, BLOCK, 1, i * BLOCK);
 		snapshot_take(&self->snap, arena, ptr, BLOCK);
 		ASSERT_NE(self->snap.maps[0], '\0');
-		if (relocate(ptr, BLOCK, flags, to + bytes(i * BLOCK)) == MAP_FAILED) {
+		if (relocate(ptr, BLOCK, flags, to + PAGES(i * BLOCK)) == MAP_FAILED) {
 			EXPECT_EQ(errno, ENOMEM);
 			EXPECT_TRUE(snapshot_same(&self->snap));
 			EXPECT_TRUE(intact_from(ptr, BLOCK, 1, i * BLOCK));
 			break;
 		}
-		free(self->snap.slots);
+		free(self->snap.entries);
 	}
 	EXPECT_TRUE(intact(to, i * BLOCK, 1));
 	return i;
@@ -1220,7 +1252,7 @@ static size_t compact(struct __test_metadata *_metadata,
  */
 TEST_F_TIMEOUT(map_count, compacts, 180)
 {
-	char *to = at(&self->arena, 100);
+	char *to = arena_at(&self->arena, 100);
 
 	EXPECT_LT(compact(_metadata, self, 0), MAX_SPARE);
 	EXPECT_GT(nr_vmas(&self->arena, to, NR_BLOCKS * BLOCK), 2);
@@ -1236,29 +1268,29 @@ static size_t spare_needed(struct __test_metadata *_metadata,
 			   const struct scenario *scenario, int flags)
 {
 	struct arena *arena = &self->arena;
-	char *ptr, *to = at(arena, 200);
+	char *ptr, *to = arena_at(arena, 200);
 	size_t spare;
 
 	arena_unmap(arena, 0, arena->nr);
-	ptr = arena_map(arena, 10, NR);
-	fill(ptr, NR, 1);
+	ptr = arena_map(arena, 10, NR_PAGES);
+	fill(ptr, NR_PAGES, 1);
 	if (scenario->preparation & MLOCKED)
-		ASSERT_EQ(mlock(ptr, bytes(NR)), 0);
+		ASSERT_EQ(mlock(ptr, PAGES(NR_PAGES)), 0);
 
 	use_up(_metadata, self, 0);
 	for (spare = 0; spare < MAX_SPARE; spare++) {
-		snapshot_take(&self->snap, arena, ptr, NR);
+		snapshot_take(&self->snap, arena, ptr, NR_PAGES);
 		ASSERT_NE(self->snap.maps[0], '\0');
-		if (sys_mremap(ptr + bytes(scenario->first),
-			       bytes(scenario->old_nr), bytes(scenario->new_nr),
+		if (sys_mremap(ptr + PAGES(scenario->first),
+			       PAGES(scenario->old_nr), PAGES(scenario->new_nr),
 			       MREMAP_MAYMOVE | MREMAP_FIXED | scenario->flags |
 			       flags, to) != MAP_FAILED) {
-			free(self->snap.slots);
+			free(self->snap.entries);
 			break;
 		}
 		EXPECT_EQ(errno, ENOMEM);
 		EXPECT_TRUE(snapshot_same(&self->snap));
-		EXPECT_TRUE(intact(ptr, NR, 1));
+		EXPECT_TRUE(intact(ptr, NR_PAGES, 1));
 		give_back_one(_metadata, self);
 	}
 	ASSERT_LT(spare, MAX_SPARE);
@@ -1272,10 +1304,10 @@ static size_t spare_needed(struct __test_metadata *_metadata,
 TEST_F_TIMEOUT(map_count, same_headroom, 180)
 {
 	const struct scenario scenarios[] = {
-		{ SIMPLE, 0, NR, NR },
+		{ SIMPLE, 0, NR_PAGES, NR_PAGES },
 		{ SIMPLE, 16, 32, 32 },
-		{ SIMPLE, 0, NR, NR + 32 },
-		{ SIMPLE, 0, NR, NR - 32 },
+		{ SIMPLE, 0, NR_PAGES, NR_PAGES + 32 },
+		{ SIMPLE, 0, NR_PAGES, NR_PAGES - 32 },
 		{ SIMPLE, 16, 32, 32, MREMAP_DONTUNMAP },
 		{ MLOCKED, 16, 32, 32, MREMAP_DONTUNMAP },
 	};
@@ -1333,22 +1365,22 @@ TEST_F(others, memory_cgroup)
 		SKIP(return, "no memory controller in cgroup v2");
 	}
 
-	big = mmap(NULL, bytes(4 * pages), PROT_READ | PROT_WRITE,
+	big = mmap(NULL, PAGES(4 * pages), PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(big, MAP_FAILED);
 	fill(big, pages, 1);
 	EXPECT_TRUE(read_anon(stat, &before));
-	EXPECT_GE(before, (long)bytes(pages / 2));
-	EXPECT_EQ(relocate(big, pages, variant->flags, big + bytes(2 * pages)),
-		  big + bytes(2 * pages));
+	EXPECT_GE(before, (long)PAGES(pages / 2));
+	EXPECT_EQ(relocate(big, pages, variant->flags, big + PAGES(2 * pages)),
+		  big + PAGES(2 * pages));
 	EXPECT_TRUE(read_anon(stat, &after));
 	/* The figure is exact to a batch of changes for each CPU. */
-	EXPECT_LT(labs(after - before), (long)bytes(pages / 2));
+	EXPECT_LT(labs(after - before), (long)PAGES(pages / 2));
 
 	/* And it is given back when the memory is, from its new place. */
-	ASSERT_EQ(munmap(big, bytes(4 * pages)), 0);
+	ASSERT_EQ(munmap(big, PAGES(4 * pages)), 0);
 	EXPECT_TRUE(read_anon(stat, &after));
-	EXPECT_LT(after, before - (long)bytes(pages / 2));
+	EXPECT_LT(after, before - (long)PAGES(pages / 2));
 
 	EXPECT_TRUE(write_text(all, pid));
 	rmdir(dir);
@@ -1391,12 +1423,12 @@ FIXTURE_VARIANT(nomem)
 
 FIXTURE_VARIANT_ADD(nomem, relocate)
 {
-	.flags = RELOCATE,
+	.flags = RELOCATE_ANON,
 };
 
 FIXTURE_VARIANT_ADD(nomem, must)
 {
-	.flags = MUST,
+	.flags = MUST_RELOCATE_ANON,
 };
 
 #define NOMEM_NR	16
@@ -1416,15 +1448,15 @@ FIXTURE_SETUP(nomem)
 	}
 	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
 		ASSERT_TRUE(write_text(fault_settings[i].path,
-					 fault_settings[i].value));
+				       fault_settings[i].value));
 
 	/* Source and destination are in two page tables each. */
 	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
 	self->table = psize() / sizeof(__u64);
 	arena_init(&self->arena, 6 * self->table, self->table * psize());
-	self->ptr = at(&self->arena, 2 * self->table - NOMEM_NR / 2);
-	self->to = at(&self->arena, 4 * self->table - NOMEM_NR / 2);
-	self->left = self->to - bytes(4);
+	self->ptr = arena_at(&self->arena, 2 * self->table - NOMEM_NR / 2);
+	self->to = arena_at(&self->arena, 4 * self->table - NOMEM_NR / 2);
+	self->left = self->to - PAGES(4);
 }
 
 FIXTURE_TEARDOWN_PARENT(nomem)
@@ -1448,7 +1480,7 @@ static bool move_short_of_memory(FIXTURE_DATA(nomem) * self, size_t old_nr,
 	snprintf(buf, sizeof(buf), "%d", nth);
 	if (write(self->nth, buf, strlen(buf)) < 0)
 		ksft_exit_fail_perror("fail-nth");
-	*res = sys_mremap(self->ptr, bytes(old_nr), bytes(new_nr),
+	*res = sys_mremap(self->ptr, PAGES(old_nr), PAGES(new_nr),
 			  MREMAP_MAYMOVE | MREMAP_FIXED | flags, self->to);
 	*error = errno;
 	len = pread(self->nth, buf, sizeof(buf) - 1, 0);
@@ -1484,7 +1516,7 @@ static enum outcome move_once(struct __test_metadata *_metadata,
 	 * That it unmaps its destination is not to be seen in the snapshot. No
 	 * other mapping may keep a page table there.
 	 */
-	ASSERT_EQ(munmap(self->to, bytes(self->table + NOMEM_NR)), 0);
+	ASSERT_EQ(munmap(self->to, PAGES(self->table + NOMEM_NR)), 0);
 	snapshot_take(&self->snap, arena, self->ptr, NOMEM_NR);
 	tables = status_kb("VmPTE");
 	committed = meminfo_kb("Committed_AS");
@@ -1502,12 +1534,12 @@ static enum outcome move_once(struct __test_metadata *_metadata,
 		return FAILED;
 	}
 
-	free(self->snap.slots);
+	free(self->snap.entries);
 	ASSERT_EQ(res, self->to);
-	EXPECT_TRUE(all_zero(self->to + bytes(NOMEM_NR), NOMEM_MORE));
+	EXPECT_TRUE(all_zero(self->to + PAGES(NOMEM_NR), NOMEM_MORE));
 	EXPECT_TRUE(healthy(arena, self->to, NOMEM_NR, 1));
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
-	grown = bytes(NOMEM_MORE) / 1024;
+	grown = PAGES(NOMEM_MORE) / 1024;
 	*books_balance = committed == grown;
 	if (!injected)
 		outcome = NOTHING_FAILED;
@@ -1540,7 +1572,7 @@ TEST_F_TIMEOUT(nomem, each_allocation, 180)
 	EXPECT_TRUE(is_one_vma(&self->arena, self->left,
 			       4 + NOMEM_NR + NOMEM_MORE));
 	/* The destination's page tables and its VMA are among them. */
-	if (variant->flags & MUST) {
+	if (variant->flags & MUST_RELOCATE_ANON) {
 		EXPECT_GE(seen[FAILED], 2);
 		EXPECT_EQ(seen[PLAIN], 0);
 	} else {
@@ -1562,8 +1594,8 @@ static int count_moved(struct __test_metadata *_metadata,
 	int i, moved = 0;
 
 	for (i = 0; i < NOMEM_VMAS; i++) {
-		char *from = self->ptr + bytes(NOMEM_MORE * i);
-		char *to = self->to + bytes(NOMEM_MORE * i);
+		char *from = self->ptr + PAGES(NOMEM_MORE * i);
+		char *to = self->to + PAGES(NOMEM_MORE * i);
 		bool has_moved = nr_vmas(arena, to, NOMEM_MORE);
 
 		EXPECT_EQ(nr_vmas(arena, from, NOMEM_MORE), !has_moved);
@@ -1589,13 +1621,14 @@ TEST_F_TIMEOUT(nomem, several_vmas, 180)
 	for (nth = 1; nth < 200 && injected; nth++) {
 		arena_unmap(arena, 0, arena->nr);
 		for (i = 0; i < NOMEM_VMAS; i++) {
-			char *ptr = self->ptr + bytes(NOMEM_MORE * i);
+			char *ptr = self->ptr + PAGES(NOMEM_MORE * i);
 
 			fill(arena_map(arena, 0, NOMEM_MORE), NOMEM_MORE, i + 1);
-			ASSERT_EQ(relocate(at(arena, 0), NOMEM_MORE, 0, ptr), ptr);
+			ASSERT_EQ(relocate(arena_at(arena, 0), NOMEM_MORE, 0,
+					   ptr), ptr);
 		}
 		ASSERT_EQ(nr_vmas(arena, self->ptr, nr), NOMEM_VMAS);
-		ASSERT_EQ(munmap(self->to, bytes(self->table + nr)), 0);
+		ASSERT_EQ(munmap(self->to, PAGES(self->table + nr)), 0);
 
 		injected = move_short_of_memory(self, nr, nr, variant->flags, nth,
 						&res, &error);
@@ -1614,16 +1647,16 @@ TEST_F_TIMEOUT(nomem, several_vmas, 180)
 		seen[moved]++;
 
 		/* The rest of them follow when there is memory. */
-		ASSERT_EQ(relocate(self->ptr + bytes(NOMEM_MORE * moved),
-				   nr - NOMEM_MORE * moved, MUST,
-				   self->to + bytes(NOMEM_MORE * moved)),
-			  self->to + bytes(NOMEM_MORE * moved));
+		ASSERT_EQ(relocate(self->ptr + PAGES(NOMEM_MORE * moved),
+				   nr - NOMEM_MORE * moved, MUST_RELOCATE_ANON,
+				   self->to + PAGES(NOMEM_MORE * moved)),
+			  self->to + PAGES(NOMEM_MORE * moved));
 		EXPECT_TRUE(is_one_vma(arena, self->to, nr));
 	}
 	EXPECT_FALSE(injected);
 	TH_LOG("failed with none moved %d times, one %d, two %d", seen[0], seen[1],
 	       seen[2]);
-	if (variant->flags & MUST) {
+	if (variant->flags & MUST_RELOCATE_ANON) {
 		EXPECT_GT(seen[0], 0);
 		EXPECT_GT(seen[1], 0);
 		EXPECT_GT(seen[2], 0);
@@ -1642,8 +1675,8 @@ TEST_F_TIMEOUT(nomem, shrinks_over_something, 180)
 	struct arena *arena = &self->arena;
 	const size_t nr = NOMEM_NR - NOMEM_MORE;
 	int nth, error, failed = 0, shrunk = 0, lost = 0;
-	char *tail = self->ptr + bytes(nr), *behind = self->to + bytes(nr);
-	bool injected = true;
+	char *tail = self->ptr + PAGES(nr), *behind = self->to + PAGES(nr);
+	bool injected = true, has_tail, has_other;
 	void *res;
 
 	for (nth = 1; nth < 200 && injected; nth++) {
@@ -1666,26 +1699,25 @@ TEST_F_TIMEOUT(nomem, shrinks_over_something, 180)
 		EXPECT_EQ(error, ENOMEM);
 		failed++;
 		EXPECT_TRUE(healthy(arena, self->ptr, nr, 1));
-		if (!nr_vmas(arena, tail, NOMEM_NR - nr)) {
-			shrunk++;
-		} else {
+		has_tail = nr_vmas(arena, tail, NOMEM_NR - nr);
+		if (has_tail)
 			EXPECT_TRUE(healthy_from(arena, tail, NOMEM_NR - nr, 1,
 						 nr));
-		}
-		if (!nr_vmas(arena, self->to, nr)) {
-			lost++;
-		} else {
+		has_other = nr_vmas(arena, self->to, nr);
+		if (has_other)
 			EXPECT_TRUE(healthy(arena, self->to, nr, 5));
-		}
+		shrunk += !has_tail;
+		lost += !has_other;
 
-		ASSERT_EQ(relocate(self->ptr, nr, MUST, self->to), self->to);
+		ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, self->to),
+			  self->to);
 		EXPECT_TRUE(is_one_vma(arena, self->to, NOMEM_NR));
 		EXPECT_TRUE(healthy(arena, self->to, nr, 1));
 	}
 	EXPECT_FALSE(injected);
-	TH_LOG("failed %d times, %d times with the source shrunk, %d times with the destination gone",
+	TH_LOG("failed %d times, %d with the source shrunk, %d with the destination gone",
 	       failed, shrunk, lost);
-	if (variant->flags & MUST) {
+	if (variant->flags & MUST_RELOCATE_ANON) {
 		EXPECT_GT(shrunk, 0);
 		EXPECT_GT(lost, 0);
 	}

@@ -84,20 +84,20 @@ static char *place(struct arena *arena, size_t page)
 	char *left = arena_map(arena, page - NR_LEFT, NR_LEFT);
 
 	fill(left, NR_LEFT, 9);
-	return at(arena, page);
+	return arena_at(arena, page);
 }
 
 /* Has it merged with that neighbour? */
 static bool merged(struct arena *arena, char *to, size_t nr)
 {
-	char *left = to - bytes(NR_LEFT);
+	char *left = to - PAGES(NR_LEFT);
 
 	return is_one_vma(arena, left, NR_LEFT + nr) &&
 	       healthy(arena, left, NR_LEFT, 9);
 }
 
 /* Small pages, some of which the device has to itself. */
-#define NR			8
+#define NR_PAGES			8
 
 FIXTURE(device)
 {
@@ -128,7 +128,7 @@ FIXTURE_VARIANT_ADD(device, all_private)
 	.request = HMM_DMIRROR_MIGRATE_TO_DEV,
 	.prot = PRIVATE,
 	.first = 0,
-	.nr = NR,
+	.nr = NR_PAGES,
 };
 
 FIXTURE_VARIANT_ADD(device, one_exclusive)
@@ -144,14 +144,14 @@ FIXTURE_VARIANT_ADD(device, all_exclusive)
 	.request = HMM_DMIRROR_EXCLUSIVE,
 	.prot = HMM_DMIRROR_PROT_NONE,
 	.first = 0,
-	.nr = NR,
+	.nr = NR_PAGES,
 };
 
 /* How many pages are with the device, of those that it was given? */
 static size_t nr_with_device(FIXTURE_DATA(device) * self,
 			     const FIXTURE_VARIANT(device) * variant, char *ptr)
 {
-	ptr += bytes(variant->first);
+	ptr += PAGES(variant->first);
 	if (nr_swapped(&self->arena, ptr, variant->nr) != variant->nr)
 		return 0;
 	return nr_seen_as(self->fd, ptr, variant->nr, variant->prot, self->buf);
@@ -166,13 +166,13 @@ FIXTURE_SETUP(device)
 		SKIP(return, "no device of the module test_hmm");
 	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
 	arena_init(&self->arena, 200, 0);
-	self->buf = calloc(NR, psize());
+	self->buf = calloc(NR_PAGES, psize());
 	ASSERT_NE(self->buf, NULL);
 
-	self->ptr = arena_map(&self->arena, 10, NR);
+	self->ptr = arena_map(&self->arena, 10, NR_PAGES);
 	self->to = place(&self->arena, 100);
-	fill(self->ptr, NR, 1);
-	ptr = self->ptr + bytes(variant->first);
+	fill(self->ptr, NR_PAGES, 1);
+	ptr = self->ptr + PAGES(variant->first);
 	ASSERT_EQ(device_do(self->fd, variant->request, ptr, variant->nr,
 			    self->buf), 0);
 	ASSERT_TRUE(intact_from((char *)self->buf, variant->nr, 1,
@@ -190,14 +190,16 @@ FIXTURE_TEARDOWN(device)
 TEST_F(device, must_is_refused)
 {
 	struct arena *arena = &self->arena;
-	char *ptr = self->ptr + bytes(variant->first);
+	char *ptr = self->ptr + PAGES(variant->first);
 
-	snapshot_take(&self->snap, arena, self->ptr, NR);
-	EXPECT_EQ(relocate(self->ptr, NR, MUST, self->to), MAP_FAILED);
+	snapshot_take(&self->snap, arena, self->ptr, NR_PAGES);
+	EXPECT_EQ(relocate(self->ptr, NR_PAGES, MUST_RELOCATE_ANON, self->to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
-	EXPECT_EQ(relocate(self->ptr, NR, RELOCATE | MUST, self->to), MAP_FAILED);
+	EXPECT_EQ(relocate(self->ptr, NR_PAGES,
+			   RELOCATE_ANON | MUST_RELOCATE_ANON, self->to), MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
-	EXPECT_EQ(relocate(self->ptr, NR, MUST | MREMAP_DONTUNMAP, self->to),
+	EXPECT_EQ(relocate(self->ptr, NR_PAGES, MUST_RELOCATE_ANON | MREMAP_DONTUNMAP, self->to),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
@@ -207,46 +209,46 @@ TEST_F(device, must_is_refused)
 	if (variant->request == HMM_DMIRROR_EXCLUSIVE)
 		EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_CHECK_EXCLUSIVE, ptr,
 				    variant->nr, self->buf), -EPERM);
-	EXPECT_TRUE(healthy(arena, self->ptr, NR, 1));
+	EXPECT_TRUE(healthy(arena, self->ptr, NR_PAGES, 1));
 }
 
 TEST_F(device, relocate_moves_plainly)
 {
 	struct arena *arena = &self->arena;
 	char *to = place(arena, 150);
-	__u64 slots[NR];
+	__u64 entries[NR_PAGES];
 
-	read_slots(arena, self->ptr, NR, slots);
-	ASSERT_EQ(relocate(self->ptr, NR, RELOCATE, self->to), self->to);
-	EXPECT_TRUE(same_slots(arena, self->to, NR, slots));
+	read_entries(arena, self->ptr, NR_PAGES, entries);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, RELOCATE_ANON, self->to), self->to);
+	EXPECT_TRUE(same_entries(arena, self->to, NR_PAGES, entries));
 	EXPECT_EQ(nr_with_device(self, variant, self->to), variant->nr);
-	EXPECT_TRUE(is_one_vma(arena, self->to, NR));
-	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_READ, self->ptr, NR, self->buf),
+	EXPECT_TRUE(is_one_vma(arena, self->to, NR_PAGES));
+	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_READ, self->ptr, NR_PAGES, self->buf),
 		  -EFAULT);
 
 	/* When we touch them they are ours again, still with the old index. */
-	EXPECT_TRUE(healthy(arena, self->to, NR, 1));
-	ASSERT_EQ(relocate(self->to, NR, MUST, to), to);
-	EXPECT_TRUE(healthy(arena, to, NR, 1));
-	EXPECT_TRUE(merged(arena, to, NR));
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 1));
+	ASSERT_EQ(relocate(self->to, NR_PAGES, MUST_RELOCATE_ANON, to), to);
+	EXPECT_TRUE(healthy(arena, to, NR_PAGES, 1));
+	EXPECT_TRUE(merged(arena, to, NR_PAGES));
 }
 
 TEST_F(device, dontunmap_moves_plainly)
 {
 	struct arena *arena = &self->arena;
-	__u64 slots[NR];
+	__u64 entries[NR_PAGES];
 
-	read_slots(arena, self->ptr, NR, slots);
-	ASSERT_EQ(relocate(self->ptr, NR, RELOCATE | MREMAP_DONTUNMAP, self->to),
+	read_entries(arena, self->ptr, NR_PAGES, entries);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, RELOCATE_ANON | MREMAP_DONTUNMAP, self->to),
 		  self->to);
-	EXPECT_TRUE(same_slots(arena, self->to, NR, slots));
+	EXPECT_TRUE(same_entries(arena, self->to, NR_PAGES, entries));
 	EXPECT_EQ(nr_with_device(self, variant, self->to), variant->nr);
-	EXPECT_TRUE(is_one_vma(arena, self->to, NR));
-	EXPECT_TRUE(is_one_vma(arena, self->ptr, NR));
-	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_CHECK_EXCLUSIVE, self->ptr, NR,
+	EXPECT_TRUE(is_one_vma(arena, self->to, NR_PAGES));
+	EXPECT_TRUE(is_one_vma(arena, self->ptr, NR_PAGES));
+	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_CHECK_EXCLUSIVE, self->ptr, NR_PAGES,
 			    self->buf), 0);
-	EXPECT_TRUE(all_zero(self->ptr, NR));
-	EXPECT_TRUE(healthy(arena, self->to, NR, 1));
+	EXPECT_TRUE(all_zero(self->ptr, NR_PAGES));
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 1));
 }
 
 TEST_F(device, relocated_when_touched)
@@ -254,43 +256,45 @@ TEST_F(device, relocated_when_touched)
 	struct arena *arena = &self->arena;
 	char *to = place(arena, 150);
 
-	force_read_pages(self->ptr, NR, psize());
-	ASSERT_EQ(nr_present(arena, self->ptr, NR), NR);
-	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_CHECK_EXCLUSIVE, self->ptr, NR,
+	force_read_pages(self->ptr, NR_PAGES, psize());
+	ASSERT_EQ(nr_present(arena, self->ptr, NR_PAGES), NR_PAGES);
+	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_CHECK_EXCLUSIVE, self->ptr, NR_PAGES,
 			    self->buf), 0);
 
-	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), self->to);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 1));
-	EXPECT_TRUE(merged(arena, self->to, NR));
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, MUST_RELOCATE_ANON, self->to),
+		  self->to);
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 1));
+	EXPECT_TRUE(merged(arena, self->to, NR_PAGES));
 
-	ASSERT_EQ(relocate(self->to, NR, RELOCATE, to), to);
-	EXPECT_TRUE(healthy(arena, to, NR, 1));
-	EXPECT_TRUE(merged(arena, to, NR));
+	ASSERT_EQ(relocate(self->to, NR_PAGES, RELOCATE_ANON, to), to);
+	EXPECT_TRUE(healthy(arena, to, NR_PAGES, 1));
+	EXPECT_TRUE(merged(arena, to, NR_PAGES));
 }
 
 /* Each VMA of a range is judged for itself, unless the caller insists. */
 TEST_F(device, one_vma_of_two)
 {
 	struct arena *arena = &self->arena;
-	char *other = at(arena, 10 - NR), *tmp = at(arena, 50);
+	char *other = arena_at(arena, 10 - NR_PAGES), *tmp = arena_at(arena, 50);
 
 	/* ..[AAAA][BBBB].., of which B has pages with the device. */
-	fill(arena_map(arena, 50, NR), NR, 2);
-	ASSERT_EQ(relocate(tmp, NR, 0, other), other);
-	ASSERT_EQ(nr_vmas(arena, other, 2 * NR), 2);
+	fill(arena_map(arena, 50, NR_PAGES), NR_PAGES, 2);
+	ASSERT_EQ(relocate(tmp, NR_PAGES, 0, other), other);
+	ASSERT_EQ(nr_vmas(arena, other, 2 * NR_PAGES), 2);
 
-	snapshot_take(&self->snap, arena, other, 2 * NR);
-	EXPECT_EQ(relocate(other, 2 * NR, MUST, self->to), MAP_FAILED);
+	snapshot_take(&self->snap, arena, other, 2 * NR_PAGES);
+	EXPECT_EQ(relocate(other, 2 * NR_PAGES, MUST_RELOCATE_ANON, self->to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 
-	ASSERT_EQ(relocate(other, 2 * NR, RELOCATE, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(arena, self->to + bytes(NR), NR));
-	EXPECT_EQ(nr_with_device(self, variant, self->to + bytes(NR)),
+	ASSERT_EQ(relocate(other, 2 * NR_PAGES, RELOCATE_ANON, self->to), self->to);
+	EXPECT_TRUE(is_one_vma(arena, self->to + PAGES(NR_PAGES), NR_PAGES));
+	EXPECT_EQ(nr_with_device(self, variant, self->to + PAGES(NR_PAGES)),
 		  variant->nr);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 2));
-	EXPECT_TRUE(merged(arena, self->to, NR));
-	EXPECT_TRUE(healthy(arena, self->to + bytes(NR), NR, 1));
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 2));
+	EXPECT_TRUE(merged(arena, self->to, NR_PAGES));
+	EXPECT_TRUE(healthy(arena, self->to + PAGES(NR_PAGES), NR_PAGES, 1));
 }
 
 /* What the device does of its own accord, before and after a move. */
@@ -308,12 +312,12 @@ FIXTURE_VARIANT(driver)
 
 FIXTURE_VARIANT_ADD(driver, relocate)
 {
-	.flags = RELOCATE,
+	.flags = RELOCATE_ANON,
 };
 
 FIXTURE_VARIANT_ADD(driver, must)
 {
-	.flags = MUST,
+	.flags = MUST_RELOCATE_ANON,
 };
 
 FIXTURE_SETUP(driver)
@@ -323,12 +327,12 @@ FIXTURE_SETUP(driver)
 		SKIP(return, "no device of the module test_hmm");
 	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
 	arena_init(&self->arena, 200, 0);
-	self->buf = calloc(NR, psize());
+	self->buf = calloc(NR_PAGES, psize());
 	ASSERT_NE(self->buf, NULL);
 
-	self->ptr = arena_map(&self->arena, 10, NR);
+	self->ptr = arena_map(&self->arena, 10, NR_PAGES);
 	self->to = place(&self->arena, 100);
-	fill(self->ptr, NR, 1);
+	fill(self->ptr, NR_PAGES, 1);
 }
 
 FIXTURE_TEARDOWN(driver)
@@ -343,23 +347,24 @@ TEST_F(driver, mirrors)
 {
 	struct arena *arena = &self->arena;
 
-	ASSERT_GT(device_do(self->fd, HMM_DMIRROR_READ, self->ptr, NR, self->buf),
+	ASSERT_GT(device_do(self->fd, HMM_DMIRROR_READ, self->ptr, NR_PAGES, self->buf),
 		  0);
-	ASSERT_TRUE(intact(self->buf, NR, 1));
+	ASSERT_TRUE(intact(self->buf, NR_PAGES, 1));
 
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_READ, self->ptr, NR, self->buf),
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_READ, self->ptr, NR_PAGES, self->buf),
 		  -EFAULT);
-	memset(self->buf, 0, bytes(NR));
-	EXPECT_GT(device_do(self->fd, HMM_DMIRROR_READ, self->to, NR, self->buf),
+	memset(self->buf, 0, PAGES(NR_PAGES));
+	EXPECT_GT(device_do(self->fd, HMM_DMIRROR_READ, self->to, NR_PAGES, self->buf),
 		  0);
-	EXPECT_TRUE(intact(self->buf, NR, 1));
+	EXPECT_TRUE(intact(self->buf, NR_PAGES, 1));
 
-	fill(self->buf, NR, 2);
-	EXPECT_GE(device_do(self->fd, HMM_DMIRROR_WRITE, self->to, NR, self->buf),
+	fill(self->buf, NR_PAGES, 2);
+	EXPECT_GE(device_do(self->fd, HMM_DMIRROR_WRITE, self->to, NR_PAGES, self->buf),
 		  0);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 2));
-	EXPECT_TRUE(merged(arena, self->to, NR));
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 2));
+	EXPECT_TRUE(merged(arena, self->to, NR_PAGES));
 }
 
 /*
@@ -370,37 +375,38 @@ TEST_F(driver, mirrors_what_is_not_unmapped)
 {
 	struct arena *arena = &self->arena;
 
-	fill(self->buf, NR, 2);
-	ASSERT_GT(device_do(self->fd, HMM_DMIRROR_WRITE, self->ptr, NR, self->buf),
+	fill(self->buf, NR_PAGES, 2);
+	ASSERT_GT(device_do(self->fd, HMM_DMIRROR_WRITE, self->ptr, NR_PAGES, self->buf),
 		  0);
 
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags | MREMAP_DONTUNMAP,
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags | MREMAP_DONTUNMAP,
 			   self->to), self->to);
-	EXPECT_GT(device_do(self->fd, HMM_DMIRROR_READ, self->ptr, NR, self->buf),
+	EXPECT_GT(device_do(self->fd, HMM_DMIRROR_READ, self->ptr, NR_PAGES, self->buf),
 		  0);
-	EXPECT_TRUE(all_zero(self->buf, NR));
-	fill(self->buf, NR, 3);
-	EXPECT_GT(device_do(self->fd, HMM_DMIRROR_WRITE, self->ptr, NR, self->buf),
+	EXPECT_TRUE(all_zero(self->buf, NR_PAGES));
+	fill(self->buf, NR_PAGES, 3);
+	EXPECT_GT(device_do(self->fd, HMM_DMIRROR_WRITE, self->ptr, NR_PAGES, self->buf),
 		  0);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 2));
-	EXPECT_TRUE(healthy(arena, self->ptr, NR, 3));
-	EXPECT_TRUE(merged(arena, self->to, NR));
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 2));
+	EXPECT_TRUE(healthy(arena, self->ptr, NR_PAGES, 3));
+	EXPECT_TRUE(merged(arena, self->to, NR_PAGES));
 }
 
 TEST_F(driver, gives_back)
 {
 	struct arena *arena = &self->arena;
 
-	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_DEV, self->ptr, NR,
+	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_DEV, self->ptr, NR_PAGES,
 			    self->buf), 0);
-	ASSERT_EQ(nr_present(arena, self->ptr, NR), 0);
-	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_SYS, self->ptr, NR,
+	ASSERT_EQ(nr_present(arena, self->ptr, NR_PAGES), 0);
+	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_SYS, self->ptr, NR_PAGES,
 			    self->buf), 0);
-	ASSERT_EQ(nr_present(arena, self->ptr, NR), NR);
+	ASSERT_EQ(nr_present(arena, self->ptr, NR_PAGES), NR_PAGES);
 
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 1));
-	EXPECT_TRUE(merged(arena, self->to, NR));
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 1));
+	EXPECT_TRUE(merged(arena, self->to, NR_PAGES));
 }
 
 /* Its memory is taken away: it migrates by the pages, and knows no address. */
@@ -408,34 +414,36 @@ TEST_F(driver, evicts)
 {
 	struct arena *arena = &self->arena;
 
-	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_DEV, self->ptr, NR,
+	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_DEV, self->ptr, NR_PAGES,
 			    self->buf), 0);
-	ASSERT_EQ(nr_present(arena, self->ptr, NR), 0);
+	ASSERT_EQ(nr_present(arena, self->ptr, NR_PAGES), 0);
 	close(self->fd);
 	self->fd = -1;
-	ASSERT_EQ(nr_present(arena, self->ptr, NR), NR);
+	ASSERT_EQ(nr_present(arena, self->ptr, NR_PAGES), NR_PAGES);
 
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 1));
-	EXPECT_TRUE(merged(arena, self->to, NR));
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 1));
+	EXPECT_TRUE(merged(arena, self->to, NR_PAGES));
 }
 
 TEST_F(driver, takes_what_was_relocated)
 {
 	struct arena *arena = &self->arena;
 
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_DEV, self->to, NR,
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_DEV, self->to, NR_PAGES,
 			    self->buf), 0);
-	EXPECT_TRUE(intact(self->buf, NR, 1));
-	ASSERT_EQ(nr_present(arena, self->to, NR), 0);
+	EXPECT_TRUE(intact(self->buf, NR_PAGES, 1));
+	ASSERT_EQ(nr_present(arena, self->to, NR_PAGES), 0);
 
 	/* The kernel has to find the place of each from its new index. */
 	close(self->fd);
 	self->fd = -1;
-	EXPECT_EQ(nr_present(arena, self->to, NR), NR);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 1));
-	EXPECT_TRUE(merged(arena, self->to, NR));
+	EXPECT_EQ(nr_present(arena, self->to, NR_PAGES), NR_PAGES);
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 1));
+	EXPECT_TRUE(merged(arena, self->to, NR_PAGES));
 }
 
 /* Without the flag, or with it and a device page: the index is the old one. */
@@ -444,19 +452,21 @@ TEST_F(driver, evicts_what_was_moved_plainly)
 	struct arena *arena = &self->arena;
 
 	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_DEV,
-			    self->ptr + bytes(2), 4, self->buf), 0);
-	ASSERT_EQ(relocate(self->ptr, NR, RELOCATE, self->to), self->to);
-	ASSERT_EQ(nr_present(arena, self->to, NR), NR - 4);
+			    self->ptr + PAGES(2), 4, self->buf), 0);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, RELOCATE_ANON, self->to), self->to);
+	ASSERT_EQ(nr_present(arena, self->to, NR_PAGES), NR_PAGES - 4);
 	close(self->fd);
 	self->fd = -1;
-	EXPECT_EQ(nr_present(arena, self->to, NR), NR);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 1));
+	EXPECT_EQ(nr_present(arena, self->to, NR_PAGES), NR_PAGES);
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 1));
 
-	ASSERT_EQ(relocate(self->to, NR, variant->flags, self->ptr), self->ptr);
-	EXPECT_TRUE(healthy(arena, self->ptr, NR, 1));
-	ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 1));
-	EXPECT_TRUE(merged(arena, self->to, NR));
+	ASSERT_EQ(relocate(self->to, NR_PAGES, variant->flags, self->ptr),
+		  self->ptr);
+	EXPECT_TRUE(healthy(arena, self->ptr, NR_PAGES, 1));
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags, self->to),
+		  self->to);
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 1));
+	EXPECT_TRUE(merged(arena, self->to, NR_PAGES));
 }
 
 /*
@@ -472,22 +482,24 @@ TEST_F(driver, writes_to_what_was_moved_plainly)
 
 	if (fd < 0)
 		SKIP(return, "no second device of the module test_hmm");
-	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_DEV, self->ptr, NR,
+	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_DEV, self->ptr, NR_PAGES,
 			    self->buf), 0);
-	ASSERT_EQ(relocate(self->ptr, NR, RELOCATE, self->to), self->to);
-	ASSERT_EQ(nr_present(arena, self->to, NR), 0);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, RELOCATE_ANON, self->to), self->to);
+	ASSERT_EQ(nr_present(arena, self->to, NR_PAGES), 0);
 
-	EXPECT_GT(device_do(fd, HMM_DMIRROR_READ, self->to, NR, self->buf), 0);
-	EXPECT_TRUE(intact(self->buf, NR, 1));
-	fill(self->buf, NR, 2);
-	EXPECT_GE(device_do(fd, HMM_DMIRROR_WRITE, self->to, NR, self->buf), 0);
-	EXPECT_TRUE(healthy(arena, self->to, NR, 2));
+	EXPECT_GT(device_do(fd, HMM_DMIRROR_READ, self->to, NR_PAGES,
+			    self->buf), 0);
+	EXPECT_TRUE(intact(self->buf, NR_PAGES, 1));
+	fill(self->buf, NR_PAGES, 2);
+	EXPECT_GE(device_do(fd, HMM_DMIRROR_WRITE, self->to, NR_PAGES,
+			    self->buf), 0);
+	EXPECT_TRUE(healthy(arena, self->to, NR_PAGES, 2));
 
-	ASSERT_EQ(relocate(self->to, NR, variant->flags, to), to);
-	EXPECT_EQ(device_do(fd, HMM_DMIRROR_READ, self->to, NR, self->buf),
+	ASSERT_EQ(relocate(self->to, NR_PAGES, variant->flags, to), to);
+	EXPECT_EQ(device_do(fd, HMM_DMIRROR_READ, self->to, NR_PAGES, self->buf),
 		  -EFAULT);
-	EXPECT_TRUE(healthy(arena, to, NR, 2));
-	EXPECT_TRUE(merged(arena, to, NR));
+	EXPECT_TRUE(healthy(arena, to, NR_PAGES, 2));
+	EXPECT_TRUE(merged(arena, to, NR_PAGES));
 	close(fd);
 }
 
@@ -517,7 +529,7 @@ static void *evictor(void *arg)
 		/* The range is at one of the places, if it is not on its way. */
 		for (i = 0; i < 2; i++)
 			device_do(fd, HMM_DMIRROR_MIGRATE_TO_DEV,
-				  evictor->ptr[i], NR, evictor->buf);
+				  evictor->ptr[i], NR_PAGES, evictor->buf);
 		__atomic_fetch_add(&evictor->rounds, 1, __ATOMIC_RELEASE);
 		/* This evicts, and does not take mmap_lock for it. */
 		close(fd);
@@ -540,9 +552,9 @@ TEST_F(driver, takes_and_evicts_all_the_time)
 	evict.buf = self->buf;
 	ASSERT_EQ(pthread_create(&evict.thread, NULL, evictor, &evict), 0);
 	while ((round = __atomic_load_n(&evict.rounds, __ATOMIC_ACQUIRE)) < 20) {
-		if (relocate(from, NR, variant->flags, to) == MAP_FAILED) {
+		if (relocate(from, NR_PAGES, variant->flags, to) == MAP_FAILED) {
 			ASSERT_EQ(errno, EFAULT);
-			ASSERT_NE(variant->flags, RELOCATE);
+			ASSERT_NE(variant->flags, RELOCATE_ANON);
 			refused++;
 			continue;
 		}
@@ -551,18 +563,18 @@ TEST_F(driver, takes_and_evicts_all_the_time)
 		to = tmp;
 		relocated++;
 		if (from == self->ptr)
-			ASSERT_TRUE(is_one_vma(arena, from, NR));
+			ASSERT_TRUE(is_one_vma(arena, from, NR_PAGES));
 	}
 	__atomic_store_n(&evict.stop, true, __ATOMIC_RELEASE);
 	pthread_join(evict.thread, NULL);
 	TH_LOG("%lu moves, %lu refused, in %lu rounds", relocated, refused, round);
 
-	EXPECT_EQ(nr_present(arena, from, NR), NR);
-	EXPECT_TRUE(healthy(arena, from, NR, 1));
+	EXPECT_EQ(nr_present(arena, from, NR_PAGES), NR_PAGES);
+	EXPECT_TRUE(healthy(arena, from, NR_PAGES, 1));
 	to = place(arena, 150);
-	ASSERT_EQ(relocate(from, NR, MUST, to), to);
-	EXPECT_TRUE(healthy(arena, to, NR, 1));
-	EXPECT_TRUE(merged(arena, to, NR));
+	ASSERT_EQ(relocate(from, NR_PAGES, MUST_RELOCATE_ANON, to), to);
+	EXPECT_TRUE(healthy(arena, to, NR_PAGES, 1));
+	EXPECT_TRUE(merged(arena, to, NR_PAGES));
 }
 
 /*
@@ -578,7 +590,7 @@ FIXTURE(huge)
 	int fd;
 	unsigned char *buf;
 	char *ptr, *second, *to;
-	__u64 slots[1024];
+	__u64 entries[1024];
 };
 
 FIXTURE_VARIANT(huge)
@@ -605,17 +617,17 @@ FIXTURE_SETUP(huge)
 		SKIP(return, "no device of the module test_hmm");
 	self->table = HPAGE_SIZE / psize();
 	self->nr = 2 * self->table;
-	if (!thp_available() || self->nr > ARRAY_SIZE(self->slots))
+	if (!thp_available() || self->nr > ARRAY_SIZE(self->entries))
 		SKIP(return, "no huge pages of a size that we can use");
 
 	arena_init(arena, 10 * self->table, HPAGE_SIZE);
 	self->buf = calloc(self->nr, psize());
 	ASSERT_NE(self->buf, NULL);
 	self->ptr = arena_map(arena, self->table, self->nr);
-	self->second = self->ptr + bytes(self->table);
+	self->second = self->ptr + PAGES(self->table);
 	fill(self->ptr, self->nr, 1);
-	if (madvise(self->ptr, bytes(self->nr), MADV_COLLAPSE) ||
-	    !check_huge_anon(self->ptr, bytes(self->nr), 2, HPAGE_SIZE))
+	if (madvise(self->ptr, PAGES(self->nr), MADV_COLLAPSE) ||
+	    !check_huge_anon(self->ptr, PAGES(self->nr), 2, HPAGE_SIZE))
 		SKIP(return, "got no huge pages");
 	if (folio_pages(arena, self->ptr) != self->table)
 		SKIP(return, "cannot read /proc/kpageflags");
@@ -649,7 +661,7 @@ static bool can_relocate(FIXTURE_DATA(huge) * self,
 	char *to = place(arena, 7 * self->table + variant->offset);
 
 	return healthy(arena, from, self->nr, 1) &&
-	       relocate(from, self->nr, MUST, to) == to &&
+	       relocate(from, self->nr, MUST_RELOCATE_ANON, to) == to &&
 	       healthy(arena, to, self->nr, 1) && merged(arena, to, self->nr);
 }
 
@@ -661,7 +673,8 @@ TEST_F(huge, must_is_refused)
 		SKIP(return, "the device takes no huge page");
 
 	snapshot_take(&self->snap, arena, self->ptr, self->nr);
-	EXPECT_EQ(relocate(self->ptr, self->nr, MUST, self->to), MAP_FAILED);
+	EXPECT_EQ(relocate(self->ptr, self->nr, MUST_RELOCATE_ANON, self->to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_EQ(nr_seen_as(self->fd, self->ptr, self->table, PRIVATE_HUGE,
@@ -678,12 +691,12 @@ TEST_F(huge, relocate_moves_plainly)
 	if (!take_first(self))
 		SKIP(return, "the device takes no huge page");
 
-	read_slots(arena, self->ptr, self->nr, self->slots);
-	ASSERT_EQ(relocate(self->ptr, self->nr, RELOCATE, self->to), self->to);
-	EXPECT_TRUE(same_slots(arena, self->to, self->nr, self->slots));
+	read_entries(arena, self->ptr, self->nr, self->entries);
+	ASSERT_EQ(relocate(self->ptr, self->nr, RELOCATE_ANON, self->to), self->to);
+	EXPECT_TRUE(same_entries(arena, self->to, self->nr, self->entries));
 	EXPECT_EQ(nr_seen_as(self->fd, self->to, self->table, prot, self->buf),
 		  self->table);
-	EXPECT_EQ(folio_pages(arena, self->to + bytes(self->table)), self->table);
+	EXPECT_EQ(folio_pages(arena, self->to + PAGES(self->table)), self->table);
 	EXPECT_TRUE(is_one_vma(arena, self->to, self->nr));
 	EXPECT_TRUE(can_relocate(self, variant, self->to));
 }
@@ -695,7 +708,7 @@ TEST_F(huge, evicted_after_plain_move)
 	if (!take_first(self))
 		SKIP(return, "the device takes no huge page");
 
-	ASSERT_EQ(relocate(self->ptr, self->nr, RELOCATE, self->to), self->to);
+	ASSERT_EQ(relocate(self->ptr, self->nr, RELOCATE_ANON, self->to), self->to);
 	ASSERT_EQ(nr_present(arena, self->to, self->table), 0);
 	close(self->fd);
 	self->fd = -1;
@@ -713,10 +726,11 @@ TEST_F(huge, given_back)
 	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_MIGRATE_TO_SYS, self->ptr,
 			    self->table, self->buf), 0);
 	ASSERT_EQ(nr_present(arena, self->ptr, self->nr), self->nr);
-	read_slots(arena, self->ptr, self->nr, self->slots);
+	read_entries(arena, self->ptr, self->nr, self->entries);
 
-	ASSERT_EQ(relocate(self->ptr, self->nr, MUST, self->to), self->to);
-	EXPECT_TRUE(same_slots(arena, self->to, self->nr, self->slots));
+	ASSERT_EQ(relocate(self->ptr, self->nr, MUST_RELOCATE_ANON, self->to),
+		  self->to);
+	EXPECT_TRUE(same_entries(arena, self->to, self->nr, self->entries));
 	EXPECT_EQ(folio_pages(arena, self->to), self->table);
 	EXPECT_TRUE(merged(arena, self->to, self->nr));
 	EXPECT_TRUE(can_relocate(self, variant, self->to));
@@ -727,30 +741,31 @@ TEST_F(huge, cut)
 {
 	const size_t half = self->table / 2;
 	struct arena *arena = &self->arena;
-	char *ptr = self->ptr + bytes(half);
+	char *ptr = self->ptr + PAGES(half);
 
 	if (!take_first(self))
 		SKIP(return, "the device takes no huge page");
 
 	snapshot_take(&self->snap, arena, self->ptr, self->nr);
-	EXPECT_EQ(relocate(ptr, self->table, MUST, self->to), MAP_FAILED);
+	EXPECT_EQ(relocate(ptr, self->table, MUST_RELOCATE_ANON, self->to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_EQ(nr_seen_as(self->fd, self->ptr, self->table, PRIVATE_HUGE,
 			     self->buf), self->table);
 	EXPECT_EQ(folio_pages(arena, self->second), self->table);
 
-	ASSERT_EQ(relocate(ptr, self->table, RELOCATE, self->to), self->to);
+	ASSERT_EQ(relocate(ptr, self->table, RELOCATE_ANON, self->to), self->to);
 	EXPECT_EQ(nr_seen_as(self->fd, self->ptr, half, PRIVATE, self->buf), half);
 	EXPECT_EQ(nr_seen_as(self->fd, self->to, half, PRIVATE, self->buf), half);
-	EXPECT_EQ(folio_pages(arena, self->to + bytes(half)), self->table);
+	EXPECT_EQ(folio_pages(arena, self->to + PAGES(half)), self->table);
 	EXPECT_TRUE(intact_from(self->to, self->table, 1, half));
 	EXPECT_TRUE(intact(self->ptr, half, 1));
-	EXPECT_TRUE(intact_from(self->second + bytes(half), half, 1,
+	EXPECT_TRUE(intact_from(self->second + PAGES(half), half, 1,
 				self->table + half));
 
 	/* Together again. */
-	ASSERT_EQ(relocate(self->to, self->table, MUST, ptr), ptr);
+	ASSERT_EQ(relocate(self->to, self->table, MUST_RELOCATE_ANON, ptr), ptr);
 	EXPECT_TRUE(is_one_vma(arena, self->ptr, self->nr));
 	EXPECT_TRUE(can_relocate(self, variant, self->ptr));
 }
@@ -759,23 +774,24 @@ TEST_F(huge, cut)
 TEST_F(huge, exclusive_page)
 {
 	struct arena *arena = &self->arena;
-	char *ptr = self->ptr + bytes(3);
+	char *ptr = self->ptr + PAGES(3);
 
 	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_EXCLUSIVE, ptr, 1, self->buf), 0);
 	ASSERT_EQ(nr_present(arena, self->ptr, self->nr), self->nr - 1);
 	ASSERT_EQ(folio_pages(arena, self->ptr), self->table);
-	read_slots(arena, self->ptr, self->nr, self->slots);
+	read_entries(arena, self->ptr, self->nr, self->entries);
 
 	snapshot_take(&self->snap, arena, self->ptr, self->nr);
-	EXPECT_EQ(relocate(self->ptr, self->nr, MUST, self->to), MAP_FAILED);
+	EXPECT_EQ(relocate(self->ptr, self->nr, MUST_RELOCATE_ANON, self->to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_CHECK_EXCLUSIVE, ptr, 1,
 			    self->buf), -EPERM);
 	EXPECT_EQ(folio_pages(arena, self->ptr), self->table);
 
-	ASSERT_EQ(relocate(self->ptr, self->nr, RELOCATE, self->to), self->to);
-	EXPECT_TRUE(same_slots(arena, self->to, self->nr, self->slots));
+	ASSERT_EQ(relocate(self->ptr, self->nr, RELOCATE_ANON, self->to), self->to);
+	EXPECT_TRUE(same_entries(arena, self->to, self->nr, self->entries));
 	EXPECT_EQ(folio_pages(arena, self->to), self->table);
 	EXPECT_TRUE(is_one_vma(arena, self->to, self->nr));
 	EXPECT_TRUE(can_relocate(self, variant, self->to));
@@ -789,22 +805,23 @@ TEST_F(huge, exclusive_page)
 TEST_F(huge, exclusive_page_elsewhere)
 {
 	struct arena *arena = &self->arena;
-	char *other = at(arena, 9 * self->table);
+	char *other = arena_at(arena, 9 * self->table);
 
 	/* The source VMA keeps the hole, so the folio is not cut by its end. */
 	ASSERT_EQ(relocate(self->ptr, 1, MREMAP_DONTUNMAP, other), other);
 	ASSERT_EQ(device_do(self->fd, HMM_DMIRROR_EXCLUSIVE, other, 1, self->buf),
 		  0);
 	ASSERT_EQ(nr_present(arena, other, 1), 0);
-	force_read_pages(self->ptr + bytes(1), self->nr - 1, psize());
+	force_read_pages(self->ptr + PAGES(1), self->nr - 1, psize());
 
-	ASSERT_EQ(relocate(self->ptr, self->nr, MUST, self->to), self->to);
+	ASSERT_EQ(relocate(self->ptr, self->nr, MUST_RELOCATE_ANON, self->to),
+		  self->to);
 	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_CHECK_EXCLUSIVE, other, 1,
 			    self->buf), 0);
 	EXPECT_EQ(nr_present(arena, other, 1), 1);
 	EXPECT_TRUE(healthy(arena, other, 1, 1));
 	EXPECT_TRUE(all_zero(self->to, 1));
-	EXPECT_TRUE(healthy_from(arena, self->to + bytes(1), self->nr - 1, 1, 1));
+	EXPECT_TRUE(healthy_from(arena, self->to + PAGES(1), self->nr - 1, 1, 1));
 	EXPECT_TRUE(merged(arena, self->to, self->nr));
 }
 
@@ -814,7 +831,7 @@ TEST_F(huge, mirrored)
 
 	ASSERT_GT(device_do(self->fd, HMM_DMIRROR_READ, self->ptr, self->nr,
 			    self->buf), 0);
-	ASSERT_EQ(relocate(self->ptr, self->nr, MUST | MREMAP_DONTUNMAP, self->to),
+	ASSERT_EQ(relocate(self->ptr, self->nr, MUST_RELOCATE_ANON | MREMAP_DONTUNMAP, self->to),
 		  self->to);
 	EXPECT_GT(device_do(self->fd, HMM_DMIRROR_READ, self->ptr, self->nr,
 			    self->buf), 0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON: what can stand in a slot
- * of the range that is moved, and what has become of it afterwards.
+ * MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON: what the page tables of
+ * the range that is moved can hold, and what has become of it afterwards.
  *
  * Whether a page was re-homed rightly shows when the kernel has to find its
  * mappings from the page: healthy() has every page migrated and reclaimed. A
@@ -59,12 +59,12 @@ FIXTURE_VARIANT(pages)
 
 FIXTURE_VARIANT_ADD(pages, relocate)
 {
-	.flags = RELOCATE,
+	.flags = RELOCATE_ANON,
 };
 
 FIXTURE_VARIANT_ADD(pages, must)
 {
-	.flags = MUST,
+	.flags = MUST_RELOCATE_ANON,
 };
 
 /*
@@ -77,8 +77,8 @@ FIXTURE_SETUP(pages)
 	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
 	arena_init(&self->arena, 200, 0);
 	self->left = arena_map(&self->arena, 100, 4);
-	self->ptr = at(&self->arena, 10);
-	self->to = at(&self->arena, 104);
+	self->ptr = arena_at(&self->arena, 10);
+	self->to = arena_at(&self->arena, 104);
 	fill(self->left, 4, 9);
 }
 
@@ -95,45 +95,45 @@ FIXTURE_TEARDOWN(pages)
 TEST_F(pages, with_holes)
 {
 	struct arena *arena = &self->arena;
-	__u64 slots[32];
+	__u64 entries[32];
 	int i;
 
 	/* ..[AaAaAaAa].. */
 	arena_map(arena, 10, 32);
 	for (i = 0; i < 32; i += 2)
-		fill(self->ptr + bytes(i), 1, i);
-	read_slots(arena, self->ptr, 32, slots);
+		fill(self->ptr + PAGES(i), 1, i);
+	read_entries(arena, self->ptr, 32, entries);
 
 	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
-	EXPECT_TRUE(same_slots(arena, self->to, 32, slots));
+	EXPECT_TRUE(same_entries(arena, self->to, 32, entries));
 	EXPECT_EQ(nr_present(arena, self->to, 32), 16);
 	EXPECT_MERGED(32);
 	for (i = 0; i < 32; i += 2) {
-		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, i));
-		EXPECT_TRUE(all_zero(self->to + bytes(i + 1), 1));
+		EXPECT_TRUE(healthy(arena, self->to + PAGES(i), 1, i));
+		EXPECT_TRUE(all_zero(self->to + PAGES(i + 1), 1));
 	}
 }
 
 TEST_F(pages, zero_pages)
 {
 	struct arena *arena = &self->arena;
-	__u64 slots[32];
+	__u64 entries[32];
 	int i;
 
-	/* The zero page in every second slot, a page of our own in the others. */
+	/* Every second page is the zero page, the others are our own. */
 	arena_map(arena, 10, 32);
 	for (i = 0; i < 32; i += 2) {
-		fill(self->ptr + bytes(i), 1, i);
-		FORCE_READ(self->ptr[bytes(i + 1)]);
+		fill(self->ptr + PAGES(i), 1, i);
+		FORCE_READ(self->ptr[PAGES(i + 1)]);
 	}
-	read_slots(arena, self->ptr, 32, slots);
+	read_entries(arena, self->ptr, 32, entries);
 
 	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
-	EXPECT_TRUE(same_slots(arena, self->to, 32, slots));
+	EXPECT_TRUE(same_entries(arena, self->to, 32, entries));
 	EXPECT_MERGED(32);
 	for (i = 0; i < 32; i += 2) {
-		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, i));
-		EXPECT_TRUE(all_zero(self->to + bytes(i + 1), 1));
+		EXPECT_TRUE(healthy(arena, self->to + PAGES(i), 1, i));
+		EXPECT_TRUE(all_zero(self->to + PAGES(i + 1), 1));
 	}
 
 	/* A write replaces it, by a page that is at home here. */
@@ -163,7 +163,7 @@ TEST_F(pages, all_dropped)
 	struct arena *arena = &self->arena;
 
 	fill(arena_map(arena, 10, 8), 8, 1);
-	ASSERT_EQ(madvise(self->ptr, bytes(8), MADV_DONTNEED), 0);
+	ASSERT_EQ(madvise(self->ptr, PAGES(8), MADV_DONTNEED), 0);
 	ASSERT_EQ(relocate(self->ptr, 8, variant->flags, self->to), self->to);
 	EXPECT_TRUE(all_zero(self->to, 8));
 	EXPECT_MERGED(8);
@@ -174,22 +174,23 @@ TEST_F(pages, all_dropped)
 TEST_F(pages, guard_regions)
 {
 	struct arena *arena = &self->arena;
-	__u64 slots[32];
+	__u64 entries[32];
 	int i;
 
 	fill(arena_map(arena, 10, 32), 32, 1);
 	for (i = 0; i < 32; i += 4) {
-		if (madvise(self->ptr + bytes(i), bytes(1), MADV_GUARD_INSTALL))
+		if (madvise(self->ptr + PAGES(i), PAGES(1), MADV_GUARD_INSTALL))
 			SKIP(return, "no guard regions");
 	}
-	read_slots(arena, self->ptr, 32, slots);
+	read_entries(arena, self->ptr, 32, entries);
 
 	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
-	EXPECT_TRUE(same_slots(arena, self->to, 32, slots));
+	EXPECT_TRUE(same_entries(arena, self->to, 32, entries));
 	EXPECT_EQ(nr_vmas(arena, self->left, 36), 1);
 	for (i = 0; i < 32; i += 4) {
-		EXPECT_TRUE(faults(self->to + bytes(i)));
-		EXPECT_TRUE(healthy_from(arena, self->to + bytes(i + 1), 3, 1, i + 1));
+		EXPECT_TRUE(faults(self->to + PAGES(i)));
+		EXPECT_TRUE(healthy_from(arena, self->to + PAGES(i + 1), 3, 1,
+					 i + 1));
 	}
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 }
@@ -199,24 +200,24 @@ TEST_F(pages, whole_tables)
 {
 	const size_t nr = 2 * HPAGE_SIZE / psize();
 	struct arena arena;
-	__u64 *slots = calloc(nr, sizeof(*slots));
+	__u64 *entries = calloc(nr, sizeof(*entries));
 	char *left, *ptr, *to;
 
-	ASSERT_NE(slots, NULL);
+	ASSERT_NE(entries, NULL);
 	arena_init(&arena, 8 * nr, 2 * HPAGE_SIZE);
 	left = arena_map(&arena, 4 * nr - 4, 4);
 	fill(left, 4, 9);
 	ptr = arena_map(&arena, nr, nr);
-	to = at(&arena, 4 * nr);
+	to = arena_at(&arena, 4 * nr);
 	fill(ptr, nr, 1);
-	read_slots(&arena, ptr, nr, slots);
+	read_entries(&arena, ptr, nr, entries);
 
 	ASSERT_EQ(relocate(ptr, nr, variant->flags, to), to);
-	EXPECT_TRUE(same_slots(&arena, to, nr, slots));
+	EXPECT_TRUE(same_entries(&arena, to, nr, entries));
 	EXPECT_TRUE(is_one_vma(&arena, left, nr + 4));
 	EXPECT_TRUE(healthy(&arena, to, nr, 1));
 	EXPECT_TRUE(healthy(&arena, left, 4, 9));
-	free(slots);
+	free(entries);
 	arena_exit(&arena);
 }
 
@@ -229,31 +230,31 @@ TEST_F(pages, across_tables)
 
 	arena_init(&arena, 8 * table, HPAGE_SIZE);
 	ptr = arena_map(&arena, table - 20, 40);
-	to = at(&arena, 4 * table - 7);
+	to = arena_at(&arena, 4 * table - 7);
 	fill(ptr, 40, 1);
 	fill(arena_map(&arena, 4 * table - 11, 4), 4, 9);
 
 	ASSERT_EQ(relocate(ptr, 40, variant->flags, to), to);
-	EXPECT_TRUE(is_one_vma(&arena, at(&arena, 4 * table - 11), 44));
+	EXPECT_TRUE(is_one_vma(&arena, arena_at(&arena, 4 * table - 11), 44));
 	EXPECT_TRUE(healthy(&arena, to, 40, 1));
-	EXPECT_TRUE(healthy(&arena, at(&arena, 4 * table - 11), 4, 9));
+	EXPECT_TRUE(healthy(&arena, arena_at(&arena, 4 * table - 11), 4, 9));
 	arena_exit(&arena);
 }
 
 TEST_F(pages, swapped_out)
 {
 	struct arena *arena = &self->arena;
-	__u64 slots[32];
+	__u64 entries[32];
 
 	if (!can_swap())
 		SKIP(return, "no swap");
 
 	fill(arena_map(arena, 10, 32), 32, 1);
 	ASSERT_EQ(pageout(arena, self->ptr, 32, 32), 32);
-	read_slots(arena, self->ptr, 32, slots);
+	read_entries(arena, self->ptr, 32, entries);
 
 	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
-	EXPECT_TRUE(same_slots(arena, self->to, 32, slots));
+	EXPECT_TRUE(same_entries(arena, self->to, 32, entries));
 	EXPECT_EQ(nr_vmas(arena, self->left, 36), 1);
 	EXPECT_TRUE(healthy(arena, self->to, 32, 1));
 	EXPECT_MERGED(32);
@@ -270,7 +271,7 @@ TEST_F(pages, swapped_out_in_part)
 	fill(arena_map(arena, 10, 32), 32, 1);
 	ASSERT_EQ(pageout(arena, self->ptr, 32, 32), 32);
 	for (i = 0; i < 32; i += 3)
-		FORCE_READ(self->ptr[bytes(i)]);
+		FORCE_READ(self->ptr[PAGES(i)]);
 
 	ASSERT_EQ(relocate(self->ptr, 32, variant->flags, self->to), self->to);
 	EXPECT_TRUE(healthy(arena, self->to, 32, 1));
@@ -358,13 +359,13 @@ TEST_F(pages, under_writeback)
 	fill(arena_map(arena, 10, 64), 64, 1);
 	for (i = 0; i < 10; i++) {
 		fill(self->ptr, 64, i);
-		madvise(self->ptr, bytes(64), MADV_PAGEOUT);
+		madvise(self->ptr, PAGES(64), MADV_PAGEOUT);
 		cached += nr_swap_cached(arena, self->ptr, 64);
 		ASSERT_EQ(relocate(self->ptr, 64, variant->flags, self->to),
 			  self->to);
 		ASSERT_EQ(nr_vmas(arena, self->left, 68), 1);
 		ASSERT_TRUE(intact(self->to, 64, i));
-		madvise(self->to, bytes(64), MADV_PAGEOUT);
+		madvise(self->to, PAGES(64), MADV_PAGEOUT);
 		cached += nr_swap_cached(arena, self->to, 64);
 		ASSERT_EQ(relocate(self->to, 64, variant->flags, self->ptr),
 			  self->ptr);
@@ -390,7 +391,7 @@ TEST_F(pages, swapped_in)
 	force_read_pages(self->ptr, 32, psize());
 	ASSERT_EQ(nr_present(arena, self->ptr, 32), 32);
 	for (i = 0; i < 32; i++)
-		cached += !!(page_flags(arena, self->ptr + bytes(i)) &
+		cached += !!(page_flags(arena, self->ptr + PAGES(i)) &
 			     KPF_SWAPCACHE);
 	if (!cached)
 		SKIP(return, "no page is in the swap cache, or we may not know");
@@ -444,7 +445,7 @@ TEST_F_TIMEOUT(pages, under_migration_in_one_anon_vma, 60)
 {
 	struct arena *arena = &self->arena;
 	char *rest = arena_map(arena, 50, 40);
-	char *above = at(arena, 58), *below = at(arena, 18);
+	char *above = arena_at(arena, 58), *below = arena_at(arena, 18);
 	struct migrator mig;
 	int i;
 
@@ -481,7 +482,7 @@ static void *idler(void *arg)
 {
 	struct idler *idler = arg;
 	const __u64 all = -1ull;
-	__u64 slots[IDLER_NR];
+	__u64 entries[IDLER_NR];
 	cpu_set_t set;
 	int i;
 
@@ -489,12 +490,12 @@ static void *idler(void *arg)
 	memset(&set, 0xff, sizeof(set));
 	sched_setaffinity(0, sizeof(set), &set);
 	while (!__atomic_load_n(&idler->stop, __ATOMIC_ACQUIRE)) {
-		read_slots(idler->arena, idler->ptr[idler->rounds & 1], IDLER_NR,
-			   slots);
+		read_entries(idler->arena, idler->ptr[idler->rounds & 1], IDLER_NR,
+			     entries);
 		for (i = 0; i < IDLER_NR; i++) {
-			__u64 pfn = slots[i] & (BIT_ULL(55) - 1);
+			__u64 pfn = entries[i] & (BIT_ULL(55) - 1);
 
-			if (slots[i] & PM_PRESENT &&
+			if (entries[i] & PM_PRESENT &&
 			    pwrite(idler->bitmap, &all, sizeof(all),
 				   pfn / 64 * sizeof(all)) != sizeof(all))
 				ksft_exit_fail_perror("page_idle/bitmap");
@@ -558,9 +559,9 @@ static const char *map_merged_by_ksm(FIXTURE_DATA(pages) * self, size_t nr)
 		return "no KSM";
 	arena_map(&self->arena, 10, nr);
 	for (i = 0; i < nr; i++)
-		fill(self->ptr + bytes(i), 1, 1);
-	if (madvise(self->ptr, bytes(nr), MADV_MERGEABLE) ||
-	    madvise(self->left, bytes(4), MADV_MERGEABLE))
+		fill(self->ptr + PAGES(i), 1, 1);
+	if (madvise(self->ptr, PAGES(nr), MADV_MERGEABLE) ||
+	    madvise(self->left, PAGES(4), MADV_MERGEABLE))
 		return "no MADV_MERGEABLE";
 	ksm_start();
 	write_file("/sys/kernel/mm/ksm/run", "0", 2);
@@ -585,7 +586,7 @@ TEST_F(pages, ksm)
 	EXPECT_EQ(page_flags(arena, self->to) & KPF_KSM, 0);
 	ksm_stop();
 	for (i = 0; i < 8; i++)
-		EXPECT_TRUE(healthy(arena, self->to + bytes(i), 1, 1));
+		EXPECT_TRUE(healthy(arena, self->to + PAGES(i), 1, 1));
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 	fill(self->to, 8, 2);
 	EXPECT_TRUE(healthy(arena, self->to, 8, 2));
@@ -603,10 +604,10 @@ static void move_ksm_and_shared(struct __test_metadata *_metadata,
 	pid_t pid;
 
 	/* KSM does not touch it: it is off. */
-	fill_from(self->ptr + bytes(nr - 1), 1, 1, nr - 1);
+	fill_from(self->ptr + PAGES(nr - 1), 1, 1, nr - 1);
 	pid = share_with_child(arena, self->ptr, nr, nr - 1, 1, &step);
 
-	if (flags & MUST) {
+	if (flags & MUST_RELOCATE_ANON) {
 		snapshot_take(&self->snap, arena, self->ptr, nr);
 		EXPECT_EQ(relocate(self->ptr, nr, flags, self->to), MAP_FAILED);
 		EXPECT_EQ(errno, EFAULT);
@@ -615,14 +616,14 @@ static void move_ksm_and_shared(struct __test_metadata *_metadata,
 	}
 
 	/* Best effort moves them, if plainly, and makes them separate. */
-	ASSERT_EQ(relocate(self->ptr, nr, RELOCATE, self->to), self->to);
+	ASSERT_EQ(relocate(self->ptr, nr, RELOCATE_ANON, self->to), self->to);
 	EXPECT_EQ(page_flags(arena, self->to) & KPF_KSM, 0);
 	ksm_stop();
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
-	EXPECT_TRUE(healthy_from(arena, self->to + bytes(nr - 1), 1, 1, nr - 1));
+	EXPECT_TRUE(healthy_from(arena, self->to + PAGES(nr - 1), 1, 1, nr - 1));
 	while (--nr)
-		EXPECT_TRUE(healthy(arena, self->to + bytes(nr - 1), 1, 1));
+		EXPECT_TRUE(healthy(arena, self->to + PAGES(nr - 1), 1, 1));
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 }
 
@@ -686,7 +687,7 @@ static int poison(char *ptr)
 	bus_address = NULL;
 	/* The compiler believes that madvise() does not call on_sigbus(). */
 	asm volatile("" : : : "memory");
-	ret = madvise(ptr, bytes(1), MADV_HWPOISON);
+	ret = madvise(ptr, PAGES(1), MADV_HWPOISON);
 	asm volatile("" : : : "memory");
 	if (ret)
 		return -1;
@@ -705,27 +706,27 @@ TEST_F(pages, hwpoison)
 	int ret;
 
 	fill(arena_map(arena, 10, 8), 8, 1);
-	pfn[0] = pagemap_get_pfn(arena->pagemap, self->ptr + bytes(2));
+	pfn[0] = pagemap_get_pfn(arena->pagemap, self->ptr + PAGES(2));
 	ASSERT_EQ(sigaction(SIGBUS, &action, &old), 0);
-	ret = poison(self->ptr + bytes(2));
+	ret = poison(self->ptr + PAGES(2));
 	if (ret < 0)
 		SKIP(return, "no MADV_HWPOISON");
 	EXPECT_EQ(ret, 0);
 
 	ASSERT_EQ(relocate(self->ptr, 8, variant->flags, self->to), self->to);
 	EXPECT_EQ(nr_vmas(arena, self->left, 12), 1);
-	EXPECT_TRUE(is_poisoned(self->to + bytes(2)));
+	EXPECT_TRUE(is_poisoned(self->to + PAGES(2)));
 	EXPECT_TRUE(healthy_from(arena, self->to, 2, 1, 0));
-	EXPECT_TRUE(healthy_from(arena, self->to + bytes(3), 5, 1, 3));
+	EXPECT_TRUE(healthy_from(arena, self->to + PAGES(3), 5, 1, 3));
 
-	fill_from(self->to + bytes(5), 1, 1, 5);
-	pfn[1] = pagemap_get_pfn(arena->pagemap, self->to + bytes(5));
-	EXPECT_EQ(poison(self->to + bytes(5)), 0);
-	EXPECT_TRUE(is_poisoned(self->to + bytes(5)));
-	EXPECT_TRUE(intact_from(self->to + bytes(6), 2, 1, 6));
+	fill_from(self->to + PAGES(5), 1, 1, 5);
+	pfn[1] = pagemap_get_pfn(arena->pagemap, self->to + PAGES(5));
+	EXPECT_EQ(poison(self->to + PAGES(5)), 0);
+	EXPECT_TRUE(is_poisoned(self->to + PAGES(5)));
+	EXPECT_TRUE(intact_from(self->to + PAGES(6), 2, 1, 6));
 
 	ASSERT_EQ(sigaction(SIGBUS, &old, NULL), 0);
-	ASSERT_EQ(munmap(self->to, bytes(8)), 0);
+	ASSERT_EQ(munmap(self->to, PAGES(8)), 0);
 	unpoison_memory(pfn[0]);
 	unpoison_memory(pfn[1]);
 }
@@ -733,7 +734,7 @@ TEST_F(pages, hwpoison)
 static int wp_range(int uffd, char *ptr, size_t nr, bool protect)
 {
 	struct uffdio_writeprotect wp = {
-		.range = { .start = (unsigned long)ptr, .len = bytes(nr) },
+		.range = { .start = (unsigned long)ptr, .len = PAGES(nr) },
 		.mode = protect ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
 	};
 
@@ -755,7 +756,7 @@ static void *read_remap_event(void *arg)
 }
 
 /*
- * userfaultfd write protection: some pages, some slots without a page, and
+ * userfaultfd write protection: some pages, some places without a page, and
  * some pages in swap. The new mapping stays registered if it was asked for.
  */
 TEST_F(pages, uffd_wp_with_event)
@@ -763,7 +764,7 @@ TEST_F(pages, uffd_wp_with_event)
 	struct arena *arena = &self->arena;
 	struct uffd_msg *msg;
 	pthread_t thread;
-	__u64 slots[16];
+	__u64 entries[16];
 	int uffd, i;
 
 	uffd = open_uffd(UFFD_FEATURE_PAGEFAULT_FLAG_WP |
@@ -774,14 +775,14 @@ TEST_F(pages, uffd_wp_with_event)
 
 	arena_map(arena, 10, 16);
 	fill(self->ptr, 12, 1);
-	if (uffd_register(uffd, self->ptr, bytes(16), false, true, false) ||
-	    uffd_register(uffd, self->left, bytes(4), false, true, false))
+	if (uffd_register(uffd, self->ptr, PAGES(16), false, true, false) ||
+	    uffd_register(uffd, self->left, PAGES(4), false, true, false))
 		SKIP(return, "cannot register for write protection");
 	for (i = 0; i < 16; i += 2)
-		ASSERT_EQ(wp_range(uffd, self->ptr + bytes(i), 1, true), 0);
+		ASSERT_EQ(wp_range(uffd, self->ptr + PAGES(i), 1, true), 0);
 	if (can_swap())
 		ASSERT_EQ(pageout(arena, self->ptr, 4, 4), 4);
-	read_slots(arena, self->ptr, 16, slots);
+	read_entries(arena, self->ptr, 16, entries);
 
 	ASSERT_EQ(pthread_create(&thread, NULL, read_remap_event, &uffd), 0);
 	ASSERT_EQ(relocate(self->ptr, 16, variant->flags, self->to), self->to);
@@ -790,18 +791,18 @@ TEST_F(pages, uffd_wp_with_event)
 	EXPECT_EQ(msg->event, UFFD_EVENT_REMAP);
 	EXPECT_EQ(msg->arg.remap.from, (unsigned long)self->ptr);
 	EXPECT_EQ(msg->arg.remap.to, (unsigned long)self->to);
-	EXPECT_EQ(msg->arg.remap.len, bytes(16));
+	EXPECT_EQ(msg->arg.remap.len, PAGES(16));
 	free(msg);
 
-	EXPECT_TRUE(same_slots(arena, self->to, 16, slots));
+	EXPECT_TRUE(same_entries(arena, self->to, 16, entries));
 	for (i = 0; i < 16; i++) {
-		EXPECT_EQ(count_slots(arena, self->to + bytes(i), 1,
-				      PM_UFFD_WP, PM_UFFD_WP), !(i & 1));
+		EXPECT_EQ(count_entries(arena, self->to + PAGES(i), 1,
+					PM_UFFD_WP, PM_UFFD_WP), !(i & 1));
 	}
 	EXPECT_EQ(nr_vmas(arena, self->left, 20), 1);
 	ASSERT_EQ(wp_range(uffd, self->to, 16, false), 0);
 	EXPECT_TRUE(healthy(arena, self->to, 12, 1));
-	EXPECT_TRUE(all_zero(self->to + bytes(12), 4));
+	EXPECT_TRUE(all_zero(self->to + PAGES(12), 4));
 	EXPECT_TRUE(healthy(arena, self->left, 4, 9));
 	close(uffd);
 }
@@ -819,15 +820,15 @@ TEST_F(pages, uffd_wp_without_event)
 
 	arena_map(arena, 10, 16);
 	fill(self->ptr, 12, 1);
-	if (uffd_register(uffd, self->ptr, bytes(16), false, true, false))
+	if (uffd_register(uffd, self->ptr, PAGES(16), false, true, false))
 		SKIP(return, "cannot register for write protection");
 	for (i = 0; i < 16; i += 2)
-		ASSERT_EQ(wp_range(uffd, self->ptr + bytes(i), 1, true), 0);
+		ASSERT_EQ(wp_range(uffd, self->ptr + PAGES(i), 1, true), 0);
 	if (can_swap())
 		ASSERT_EQ(pageout(arena, self->ptr, 4, 4), 4);
 
 	ASSERT_EQ(relocate(self->ptr, 16, variant->flags, self->to), self->to);
-	EXPECT_EQ(count_slots(arena, self->to, 16, PM_UFFD_WP, PM_UFFD_WP), 0);
+	EXPECT_EQ(count_entries(arena, self->to, 16, PM_UFFD_WP, PM_UFFD_WP), 0);
 	EXPECT_EQ(nr_vmas(arena, self->left, 20), 1);
 	EXPECT_TRUE(healthy(arena, self->to, 12, 1));
 	fill(self->to, 16, 2);
@@ -855,22 +856,23 @@ TEST_F(pages, uffd_wp_refused)
 
 	arena_map(arena, 10, 16);
 	fill(self->ptr, 12, 1);
-	if (uffd_register(uffd, self->ptr, bytes(16), false, true, false))
+	if (uffd_register(uffd, self->ptr, PAGES(16), false, true, false))
 		SKIP(return, "cannot register for write protection");
 	for (i = 0; i < 16; i += 2)
-		ASSERT_EQ(wp_range(uffd, self->ptr + bytes(i), 1, true), 0);
+		ASSERT_EQ(wp_range(uffd, self->ptr + PAGES(i), 1, true), 0);
 
 	pid = share_with_child(arena, self->ptr, 12, 0, 1, &step);
 
 	snapshot_take(&self->snap, arena, self->ptr, 16);
-	ASSERT_EQ(relocate(self->ptr, 16, MUST, self->to), MAP_FAILED);
+	ASSERT_EQ(relocate(self->ptr, 16, MUST_RELOCATE_ANON, self->to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_EQ(read(uffd, &byte, 1), -1);
 
 	/* Still registered: write protection can be taken back. */
 	EXPECT_EQ(wp_range(uffd, self->ptr, 16, false), 0);
-	EXPECT_EQ(count_slots(arena, self->ptr, 16, PM_UFFD_WP, PM_UFFD_WP), 0);
+	EXPECT_EQ(count_entries(arena, self->ptr, 16, PM_UFFD_WP, PM_UFFD_WP), 0);
 	EXPECT_TRUE(intact(self->ptr, 12, 1));
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
@@ -889,7 +891,7 @@ FIXTURE(large)
 	size_t table;		/* pages that a page table maps */
 	size_t nr;		/* pages of a folio */
 	char *ptr;
-	__u64 slots[1024];
+	__u64 entries[1024];
 };
 
 FIXTURE_VARIANT(large)
@@ -924,7 +926,7 @@ FIXTURE_VARIANT_ADD(large, 2MB)
  */
 static void no_more_huge(char *ptr, size_t nr)
 {
-	if (madvise(ptr, bytes(nr), MADV_NOHUGEPAGE))
+	if (madvise(ptr, PAGES(nr), MADV_NOHUGEPAGE))
 		ksft_exit_fail_perror("MADV_NOHUGEPAGE");
 }
 
@@ -946,11 +948,11 @@ FIXTURE_SETUP(large)
 	fill(self->ptr, 2 * self->nr, 1);
 	no_more_huge(self->ptr, 2 * self->nr);
 	if (folio_pages(&self->arena, self->ptr) != self->nr ||
-	    folio_pages(&self->arena, self->ptr + bytes(self->nr)) != self->nr) {
+	    folio_pages(&self->arena, self->ptr + PAGES(self->nr)) != self->nr) {
 		thp_write_settings(&self->saved);
 		SKIP(return, "got no folios of this size");
 	}
-	read_slots(&self->arena, self->ptr, 2 * self->nr, self->slots);
+	read_entries(&self->arena, self->ptr, 2 * self->nr, self->entries);
 }
 
 /* The settings of the system are put back even if the test was killed. */
@@ -977,13 +979,13 @@ static void move_both(struct __test_metadata *_metadata,
 		      FIXTURE_DATA(large) * self, char *from, size_t page)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, page);
+	char *to = arena_at(arena, page);
 	char *left = large_left(arena, to);
 
-	ASSERT_EQ(relocate(from, 2 * self->nr, MUST, to), to);
-	EXPECT_TRUE(same_slots(arena, to, 2 * self->nr, self->slots));
+	ASSERT_EQ(relocate(from, 2 * self->nr, MUST_RELOCATE_ANON, to), to);
+	EXPECT_TRUE(same_entries(arena, to, 2 * self->nr, self->entries));
 	EXPECT_EQ(folio_pages(arena, to), self->nr);
-	EXPECT_EQ(folio_pages(arena, to + bytes(self->nr)), self->nr);
+	EXPECT_EQ(folio_pages(arena, to + PAGES(self->nr)), self->nr);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * self->nr));
 	EXPECT_TRUE(intact(to, 2 * self->nr, 1));
 	EXPECT_TRUE(healthy(arena, left, 3, 9));
@@ -992,12 +994,12 @@ static void move_both(struct __test_metadata *_metadata,
 TEST_F(large, aligned)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 
 	move_both(_metadata, self, self->ptr, 4 * self->table);
 	/* What was mapped by one entry still is. */
-	if (bytes(self->nr) == HPAGE_SIZE)
-		EXPECT_TRUE(check_huge_anon(to - bytes(3), bytes(2 * self->nr + 3),
+	if (PAGES(self->nr) == HPAGE_SIZE)
+		EXPECT_TRUE(check_huge_anon(to - PAGES(3), PAGES(2 * self->nr + 3),
 					    2, HPAGE_SIZE));
 	EXPECT_TRUE(healthy(arena, to, 2 * self->nr, 1));
 }
@@ -1005,7 +1007,7 @@ TEST_F(large, aligned)
 TEST_F(large, one_page_off)
 {
 	move_both(_metadata, self, self->ptr, 4 * self->table + 1);
-	EXPECT_TRUE(healthy(&self->arena, at(&self->arena, 4 * self->table + 1),
+	EXPECT_TRUE(healthy(&self->arena, arena_at(&self->arena, 4 * self->table + 1),
 			    2 * self->nr, 1));
 }
 
@@ -1014,7 +1016,8 @@ TEST_F(large, half_a_folio_off)
 	const size_t page = 4 * self->table + self->nr / 2;
 
 	move_both(_metadata, self, self->ptr, page);
-	EXPECT_TRUE(healthy(&self->arena, at(&self->arena, page), 2 * self->nr, 1));
+	EXPECT_TRUE(healthy(&self->arena, arena_at(&self->arena, page),
+			    2 * self->nr, 1));
 }
 
 /* The first folio astride two page tables: at the destination, at both, at the source. */
@@ -1025,8 +1028,8 @@ TEST_F(large, astride_tables)
 	struct arena *arena = &self->arena;
 
 	move_both(_metadata, self, self->ptr, one);
-	move_both(_metadata, self, at(arena, one), two);
-	move_both(_metadata, self, at(arena, two), self->table);
+	move_both(_metadata, self, arena_at(arena, one), two);
+	move_both(_metadata, self, arena_at(arena, two), self->table);
 	EXPECT_TRUE(healthy(arena, self->ptr, 2 * self->nr, 1));
 }
 
@@ -1039,14 +1042,14 @@ TEST_F(large, moved_often)
 	for (i = 0; i < 20; i++) {
 		size_t page = (i & 1 ? self->table : 4 * self->table) + 7 * i;
 
-		ASSERT_EQ(relocate(from, 2 * self->nr, MUST, at(arena, page)),
-			  at(arena, page));
-		from = at(arena, page);
+		ASSERT_EQ(relocate(from, 2 * self->nr, MUST_RELOCATE_ANON, arena_at(arena, page)),
+			  arena_at(arena, page));
+		from = arena_at(arena, page);
 		ASSERT_TRUE(is_one_vma(arena, from, 2 * self->nr));
 	}
-	EXPECT_TRUE(same_slots(arena, from, 2 * self->nr, self->slots));
+	EXPECT_TRUE(same_entries(arena, from, 2 * self->nr, self->entries));
 	EXPECT_EQ(folio_pages(arena, from), self->nr);
-	EXPECT_EQ(folio_pages(arena, from + bytes(self->nr)), self->nr);
+	EXPECT_EQ(folio_pages(arena, from + PAGES(self->nr)), self->nr);
 	EXPECT_TRUE(healthy(arena, from, 2 * self->nr, 1));
 }
 
@@ -1059,7 +1062,7 @@ TEST_F(large, tables_given_back)
 {
 	const int moves = 500;
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 	const size_t nr = 2 * self->nr;
 	long before;
 	int i;
@@ -1067,8 +1070,9 @@ TEST_F(large, tables_given_back)
 	before = meminfo_kb("PageTables");
 	ASSERT_GE(before, 0);
 	for (i = 0; i < moves; i += 2) {
-		ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
-		ASSERT_EQ(relocate(to, nr, MUST, self->ptr), self->ptr);
+		ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), to);
+		ASSERT_EQ(relocate(to, nr, MUST_RELOCATE_ANON, self->ptr),
+			  self->ptr);
 	}
 	EXPECT_LT(meminfo_kb("PageTables") - before,
 		  moves * (long)psize() / 1024);
@@ -1080,23 +1084,23 @@ static void move_with_hole(struct __test_metadata *_metadata,
 			   FIXTURE_DATA(large) * self, size_t hole, size_t page)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, page);
+	char *to = arena_at(arena, page);
 	char *left = large_left(arena, to);
 	const size_t nr = self->nr;
 
-	ASSERT_EQ(madvise(self->ptr + bytes(hole), bytes(1), MADV_DONTNEED), 0);
-	read_slots(arena, self->ptr, 2 * nr, self->slots);
-	ASSERT_EQ(relocate(self->ptr, 2 * nr, MUST, to), to);
-	EXPECT_TRUE(same_slots(arena, to, 2 * nr, self->slots));
-	EXPECT_EQ(folio_pages(arena, hole ? to : to + bytes(1)), nr);
-	EXPECT_EQ(folio_pages(arena, to + bytes(nr)), nr);
+	ASSERT_EQ(madvise(self->ptr + PAGES(hole), PAGES(1), MADV_DONTNEED), 0);
+	read_entries(arena, self->ptr, 2 * nr, self->entries);
+	ASSERT_EQ(relocate(self->ptr, 2 * nr, MUST_RELOCATE_ANON, to), to);
+	EXPECT_TRUE(same_entries(arena, to, 2 * nr, self->entries));
+	EXPECT_EQ(folio_pages(arena, hole ? to : to + PAGES(1)), nr);
+	EXPECT_EQ(folio_pages(arena, to + PAGES(nr)), nr);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * nr));
 
 	if (hole)
 		EXPECT_TRUE(healthy_from(arena, to, hole, 1, 0));
-	EXPECT_TRUE(healthy_from(arena, to + bytes(hole + 1), 2 * nr - hole - 1,
+	EXPECT_TRUE(healthy_from(arena, to + PAGES(hole + 1), 2 * nr - hole - 1,
 				 1, hole + 1));
-	EXPECT_TRUE(all_zero(to + bytes(hole), 1));
+	EXPECT_TRUE(all_zero(to + PAGES(hole), 1));
 	EXPECT_TRUE(healthy(arena, left, 3, 9));
 }
 
@@ -1121,22 +1125,22 @@ TEST_F(large, page_unmapped_astride_tables)
 		       4 * self->table - self->nr / 2);
 }
 
-/* A page of the folio was dropped, and a small one has come into its slot. */
+/* A page of the folio was dropped, and a small one has come into its place. */
 TEST_F(large, hole_filled)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table + 1);
+	char *to = arena_at(arena, 4 * self->table + 1);
 	char *left = large_left(arena, to);
 	const size_t nr = 2 * self->nr;
-	char *hole = self->ptr + bytes(1);
+	char *hole = self->ptr + PAGES(1);
 
-	ASSERT_EQ(madvise(hole, bytes(1), MADV_DONTNEED), 0);
+	ASSERT_EQ(madvise(hole, PAGES(1), MADV_DONTNEED), 0);
 	fill_from(hole, 1, 1, 1);
 	ASSERT_EQ(folio_pages(arena, hole), 1);
-	read_slots(arena, self->ptr, nr, self->slots);
+	read_entries(arena, self->ptr, nr, self->entries);
 
-	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
-	EXPECT_TRUE(same_slots(arena, to, nr, self->slots));
+	ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), to);
+	EXPECT_TRUE(same_entries(arena, to, nr, self->entries));
 	EXPECT_EQ(folio_pages(arena, to), self->nr);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
 	EXPECT_TRUE(healthy(arena, to, nr, 1));
@@ -1148,13 +1152,14 @@ TEST_F(large, first_half_unmapped)
 {
 	struct arena *arena = &self->arena;
 	const size_t nr = self->nr, half = nr / 2;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 	char *left = large_left(arena, to);
 
-	ASSERT_EQ(munmap(self->ptr, bytes(half)), 0);
-	ASSERT_EQ(relocate(self->ptr + bytes(half), 2 * nr - half, MUST, to), to);
-	EXPECT_TRUE(same_slots(arena, to, 2 * nr - half, self->slots + half));
-	EXPECT_EQ(folio_pages(arena, to + bytes(nr - half)), nr);
+	ASSERT_EQ(munmap(self->ptr, PAGES(half)), 0);
+	ASSERT_EQ(relocate(self->ptr + PAGES(half), 2 * nr - half,
+			   MUST_RELOCATE_ANON, to), to);
+	EXPECT_TRUE(same_entries(arena, to, 2 * nr - half, self->entries + half));
+	EXPECT_EQ(folio_pages(arena, to + PAGES(nr - half)), nr);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * nr - half));
 	EXPECT_TRUE(healthy_from(arena, to, 2 * nr - half, 1, half));
 	EXPECT_TRUE(healthy(arena, left, 3, 9));
@@ -1169,26 +1174,29 @@ static void move_part(struct __test_metadata *_metadata,
 {
 	const size_t end = first + nr, all = 2 * self->nr;
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 	char *left = large_left(arena, to);
 
-	ASSERT_EQ(relocate(self->ptr + bytes(first), nr, MUST, to), to);
-	EXPECT_TRUE(same_slots(arena, to, nr, self->slots + first));
+	ASSERT_EQ(relocate(self->ptr + PAGES(first), nr, MUST_RELOCATE_ANON,
+			   to), to);
+	EXPECT_TRUE(same_entries(arena, to, nr, self->entries + first));
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
 	if (first)
-		EXPECT_TRUE(same_slots(arena, self->ptr, first, self->slots));
+		EXPECT_TRUE(same_entries(arena, self->ptr, first, self->entries));
 	if (end < all)
-		EXPECT_TRUE(same_slots(arena, self->ptr + bytes(end), all - end,
-				       self->slots + end));
+		EXPECT_TRUE(same_entries(arena, self->ptr + PAGES(end), all - end,
+					 self->entries + end));
 
 	/* Is the first folio, is the second one, wholly in the range? */
 	if (!first && end >= self->nr)
 		EXPECT_EQ(folio_pages(arena, to), self->nr);
 	if (first <= self->nr && end == all)
-		EXPECT_EQ(folio_pages(arena, to + bytes(self->nr - first)), self->nr);
+		EXPECT_EQ(folio_pages(arena, to + PAGES(self->nr - first)),
+			  self->nr);
 	/* Or wholly outside? */
 	if (end <= self->nr)
-		EXPECT_EQ(folio_pages(arena, self->ptr + bytes(self->nr)), self->nr);
+		EXPECT_EQ(folio_pages(arena, self->ptr + PAGES(self->nr)),
+			  self->nr);
 	if (first >= self->nr)
 		EXPECT_EQ(folio_pages(arena, self->ptr), self->nr);
 
@@ -1196,7 +1204,7 @@ static void move_part(struct __test_metadata *_metadata,
 	if (first)
 		EXPECT_TRUE(healthy_from(arena, self->ptr, first, 1, 0));
 	if (end < all)
-		EXPECT_TRUE(healthy_from(arena, self->ptr + bytes(end), all - end,
+		EXPECT_TRUE(healthy_from(arena, self->ptr + PAGES(end), all - end,
 					 1, end));
 	EXPECT_TRUE(healthy(arena, left, 3, 9));
 }
@@ -1245,14 +1253,14 @@ TEST_F(large, all_but_the_ends)
 TEST_F(large, cut_best_effort)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 	char *left = large_left(arena, to);
 	const size_t half = self->nr / 2;
 
-	ASSERT_EQ(relocate(self->ptr, half, RELOCATE, to), to);
+	ASSERT_EQ(relocate(self->ptr, half, RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + half));
 	EXPECT_TRUE(healthy_from(arena, to, half, 1, 0));
-	EXPECT_TRUE(healthy_from(arena, self->ptr + bytes(half),
+	EXPECT_TRUE(healthy_from(arena, self->ptr + PAGES(half),
 				 2 * self->nr - half, 1, half));
 }
 
@@ -1260,23 +1268,24 @@ TEST_F(large, cut_best_effort)
 TEST_F(large, mapped_in_two_places)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table);
-	char *other = at(arena, 6 * self->table + 5);
+	char *to = arena_at(arena, 4 * self->table);
+	char *other = arena_at(arena, 6 * self->table + 5);
 	const size_t nr = self->nr, half = nr / 2;
 	char *left = large_left(arena, to);
 
 	ASSERT_EQ(relocate(self->ptr, half, 0, other), other);
-	ASSERT_EQ(relocate(self->ptr + bytes(half), 2 * nr - half, MUST, to), to);
+	ASSERT_EQ(relocate(self->ptr + PAGES(half), 2 * nr - half,
+			   MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * nr - half));
-	EXPECT_EQ(folio_pages(arena, to + bytes(nr - half)), nr);
+	EXPECT_EQ(folio_pages(arena, to + PAGES(nr - half)), nr);
 	EXPECT_TRUE(healthy_from(arena, to, 2 * nr - half, 1, half));
 	EXPECT_TRUE(healthy_from(arena, other, half, 1, 0));
 
 	/* The part that was elsewhere can follow. */
-	ASSERT_EQ(relocate(other, half, MUST, to + bytes(2 * nr - half)),
-		  to + bytes(2 * nr - half));
+	ASSERT_EQ(relocate(other, half, MUST_RELOCATE_ANON, to + PAGES(2 * nr - half)),
+		  to + PAGES(2 * nr - half));
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * nr));
-	EXPECT_TRUE(healthy_from(arena, to + bytes(2 * nr - half), half, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, to + PAGES(2 * nr - half), half, 1, 0));
 }
 
 /*
@@ -1286,8 +1295,8 @@ TEST_F(large, mapped_in_two_places)
 TEST_F(large, mapped_in_two_places_and_filled)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table);
-	char *other = at(arena, 6 * self->table + 5);
+	char *to = arena_at(arena, 4 * self->table);
+	char *other = arena_at(arena, 6 * self->table + 5);
 	const size_t nr = self->nr, half = nr / 2;
 	char *left = large_left(arena, to);
 
@@ -1297,11 +1306,11 @@ TEST_F(large, mapped_in_two_places_and_filled)
 	fill(self->ptr, half, 2);
 	ASSERT_TRUE(is_one_vma(arena, self->ptr, 2 * nr));
 
-	ASSERT_EQ(relocate(self->ptr, 2 * nr, MUST, to), to);
+	ASSERT_EQ(relocate(self->ptr, 2 * nr, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * nr));
-	EXPECT_EQ(folio_pages(arena, to + bytes(nr)), nr);
+	EXPECT_EQ(folio_pages(arena, to + PAGES(nr)), nr);
 	EXPECT_TRUE(healthy(arena, to, half, 2));
-	EXPECT_TRUE(healthy_from(arena, to + bytes(half), 2 * nr - half, 1, half));
+	EXPECT_TRUE(healthy_from(arena, to + PAGES(half), 2 * nr - half, 1, half));
 	EXPECT_TRUE(healthy(arena, other, half, 1));
 }
 
@@ -1309,10 +1318,10 @@ TEST_F(large, mapped_in_two_places_and_filled)
 TEST_F(large, mapped_by_pages)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 
-	ASSERT_EQ(mprotect(self->ptr + bytes(1), bytes(1), PROT_READ), 0);
-	ASSERT_EQ(mprotect(self->ptr + bytes(1), bytes(1),
+	ASSERT_EQ(mprotect(self->ptr + PAGES(1), PAGES(1), PROT_READ), 0);
+	ASSERT_EQ(mprotect(self->ptr + PAGES(1), PAGES(1),
 			   PROT_READ | PROT_WRITE), 0);
 	ASSERT_TRUE(is_one_vma(arena, self->ptr, 2 * self->nr));
 	move_both(_metadata, self, self->ptr, 4 * self->table);
@@ -1322,12 +1331,12 @@ TEST_F(large, mapped_by_pages)
 TEST_F(large, dontunmap)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table + 1);
+	char *to = arena_at(arena, 4 * self->table + 1);
 	char *left = large_left(arena, to);
 
-	ASSERT_EQ(relocate(self->ptr, 2 * self->nr, MUST | MREMAP_DONTUNMAP, to),
+	ASSERT_EQ(relocate(self->ptr, 2 * self->nr, MUST_RELOCATE_ANON | MREMAP_DONTUNMAP, to),
 		  to);
-	EXPECT_TRUE(same_slots(arena, to, 2 * self->nr, self->slots));
+	EXPECT_TRUE(same_entries(arena, to, 2 * self->nr, self->entries));
 	EXPECT_EQ(folio_pages(arena, to), self->nr);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + 2 * self->nr));
 	EXPECT_TRUE(all_zero(self->ptr, 2 * self->nr));
@@ -1340,13 +1349,13 @@ TEST_F(large, swapped_out)
 {
 	const size_t nr = 2 * self->nr;
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table + 1);
+	char *to = arena_at(arena, 4 * self->table + 1);
 	char *left = large_left(arena, to);
 
 	if (!can_swap())
 		SKIP(return, "no swap");
 	ASSERT_EQ(pageout(arena, self->ptr, nr, nr), nr);
-	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+	ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
 	EXPECT_TRUE(healthy(arena, to, nr, 1));
 }
@@ -1356,7 +1365,7 @@ TEST_F(large, swapped_out_in_part)
 {
 	const size_t nr = 2 * self->nr;
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table + 1);
+	char *to = arena_at(arena, 4 * self->table + 1);
 	char *left = large_left(arena, to);
 	size_t i;
 
@@ -1364,8 +1373,8 @@ TEST_F(large, swapped_out_in_part)
 		SKIP(return, "no swap");
 	ASSERT_EQ(pageout(arena, self->ptr, nr, nr), nr);
 	for (i = 1; i < nr; i += 3)
-		FORCE_READ(self->ptr[bytes(i)]);
-	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+		FORCE_READ(self->ptr[PAGES(i)]);
+	ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
 	EXPECT_TRUE(healthy(arena, to, nr, 1));
 }
@@ -1375,22 +1384,23 @@ TEST_F(large, under_writeback)
 {
 	const size_t nr = 2 * self->nr;
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table + 1);
+	char *to = arena_at(arena, 4 * self->table + 1);
 	size_t whole = 0;
 	int i;
 
 	if (!can_swap())
 		SKIP(return, "no swap");
 	for (i = 0; i < 3; i++) {
-		madvise(self->ptr, bytes(nr), MADV_PAGEOUT);
-		FORCE_READ(self->ptr[bytes(1)]);
-		whole += page_flags(arena, self->ptr + bytes(1)) & KPF_SWAPCACHE &&
-			 folio_pages(arena, self->ptr + bytes(1)) == self->nr;
-		ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+		madvise(self->ptr, PAGES(nr), MADV_PAGEOUT);
+		FORCE_READ(self->ptr[PAGES(1)]);
+		whole += page_flags(arena, self->ptr + PAGES(1)) & KPF_SWAPCACHE &&
+			 folio_pages(arena, self->ptr + PAGES(1)) == self->nr;
+		ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), to);
 		ASSERT_TRUE(is_one_vma(arena, to, nr));
-		madvise(to, bytes(nr), MADV_PAGEOUT);
-		FORCE_READ(to[bytes(nr - 1)]);
-		ASSERT_EQ(relocate(to, nr, MUST, self->ptr), self->ptr);
+		madvise(to, PAGES(nr), MADV_PAGEOUT);
+		FORCE_READ(to[PAGES(nr - 1)]);
+		ASSERT_EQ(relocate(to, nr, MUST_RELOCATE_ANON, self->ptr),
+			  self->ptr);
 	}
 	if (!whole)
 		SKIP(return, "no large folio stayed in the swap cache");
@@ -1401,14 +1411,14 @@ TEST_F(large, swap_cached)
 {
 	const size_t nr = 2 * self->nr;
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table + 1);
+	char *to = arena_at(arena, 4 * self->table + 1);
 	char *left = large_left(arena, to);
 
 	if (!can_swap())
 		SKIP(return, "no swap");
 	if (!make_swap_cached(arena, self->ptr, nr))
 		SKIP(return, "the pages do not stay in the swap cache");
-	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+	ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
 	EXPECT_TRUE(healthy(arena, to, nr, 1));
 }
@@ -1417,7 +1427,7 @@ TEST_F(large, under_migration)
 {
 	struct arena *arena = &self->arena;
 	/* In turns, a place that is aligned and one that is not. */
-	char *to[2] = { at(arena, 4 * self->table), at(arena, 4 * self->table + 5) };
+	char *to[2] = { arena_at(arena, 4 * self->table), arena_at(arena, 4 * self->table + 5) };
 	const size_t nr = 2 * self->nr;
 	struct migrator mig;
 	unsigned long done;
@@ -1429,9 +1439,11 @@ TEST_F(large, under_migration)
 	migrator_start(&mig, self->ptr, to[0], nr);
 	for (i = 0; i < 30; i++) {
 		migrator_wait(&mig, i);
-		ASSERT_EQ(relocate(self->ptr, nr, MUST, to[i & 1]), to[i & 1]);
+		ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON,
+				   to[i & 1]), to[i & 1]);
 		ASSERT_TRUE(is_one_vma(arena, to[i & 1], nr));
-		ASSERT_EQ(relocate(to[i & 1], nr, MUST, self->ptr), self->ptr);
+		ASSERT_EQ(relocate(to[i & 1], nr, MUST_RELOCATE_ANON,
+				   self->ptr), self->ptr);
 		ASSERT_TRUE(is_one_vma(arena, self->ptr, nr));
 	}
 	done = migrator_stop(&mig);
@@ -1446,22 +1458,23 @@ TEST_F(large, under_migration)
 TEST_F_TIMEOUT(large, aligned_under_migration, 120)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 	const size_t nr = 2 * self->nr;
 	struct migrator mig;
 	int i;
 
 	if (nr_nodes() < 2)
 		SKIP(return, "no second node to migrate to");
-	if (bytes(self->nr) != HPAGE_SIZE)
+	if (PAGES(self->nr) != HPAGE_SIZE)
 		SKIP(return, "only one size of folio is mapped by a PMD");
 
 	migrator_start(&mig, self->ptr, to, nr);
 	for (i = 0; i < 100; i++) {
 		migrator_wait(&mig, i);
-		ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+		ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), to);
 		ASSERT_TRUE(is_one_vma(arena, to, nr));
-		ASSERT_EQ(relocate(to, nr, MUST, self->ptr), self->ptr);
+		ASSERT_EQ(relocate(to, nr, MUST_RELOCATE_ANON, self->ptr),
+			  self->ptr);
 		ASSERT_TRUE(is_one_vma(arena, self->ptr, nr));
 	}
 	TH_LOG("%lu pages migrated during 200 moves", migrator_stop(&mig));
@@ -1473,7 +1486,7 @@ TEST_F_TIMEOUT(large, aligned_under_migration, 120)
 TEST_F(large, shared)
 {
 	struct arena own = self->arena, *arena = &own;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 	const size_t nr = 2 * self->nr;
 	struct step step;
 	pid_t pid;
@@ -1481,13 +1494,13 @@ TEST_F(large, shared)
 	pid = share_with_child(arena, self->ptr, nr, 0, 1, &step);
 
 	snapshot_take(&self->snap, arena, self->ptr, nr);
-	EXPECT_EQ(relocate(self->ptr, nr, MUST, to), MAP_FAILED);
+	EXPECT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_EQ(folio_pages(arena, self->ptr), self->nr);
 
-	ASSERT_EQ(relocate(self->ptr, nr, RELOCATE, to), to);
-	EXPECT_TRUE(same_slots(arena, to, nr, self->slots));
+	ASSERT_EQ(relocate(self->ptr, nr, RELOCATE_ANON, to), to);
+	EXPECT_TRUE(same_entries(arena, to, nr, self->entries));
 	EXPECT_EQ(folio_pages(arena, to), self->nr);
 	EXPECT_TRUE(intact(to, nr, 1));
 	tell_child(&step);
@@ -1495,14 +1508,14 @@ TEST_F(large, shared)
 
 	/* Alone again. */
 	move_both(_metadata, self, to, 7 * self->table + 1);
-	EXPECT_TRUE(healthy(arena, at(arena, 7 * self->table + 1), nr, 1));
+	EXPECT_TRUE(healthy(arena, arena_at(arena, 7 * self->table + 1), nr, 1));
 }
 
 /* Until the caller has copies of its own, which are what moves then. */
 TEST_F(large, shared_populate_write)
 {
 	struct arena own = self->arena, *arena = &own;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 	char *left = large_left(arena, to);
 	const size_t nr = 2 * self->nr;
 	struct step step;
@@ -1512,16 +1525,16 @@ TEST_F(large, shared_populate_write)
 	pid = fork_child(arena);
 	if (!pid) {
 		wait_for_parent(&step);
-		EXPECT_TRUE(same_slots(arena, self->ptr, nr, self->slots));
+		EXPECT_TRUE(same_entries(arena, self->ptr, nr, self->entries));
 		EXPECT_EQ(folio_pages(arena, self->ptr), self->nr);
 		EXPECT_TRUE(intact(self->ptr, nr, 1));
 		_exit(_metadata->exit_code);
 	}
 
-	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), MAP_FAILED);
+	ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
-	ASSERT_EQ(madvise(self->ptr, bytes(nr), MADV_POPULATE_WRITE), 0);
-	ASSERT_EQ(relocate(self->ptr, nr, MUST, to), to);
+	ASSERT_EQ(madvise(self->ptr, PAGES(nr), MADV_POPULATE_WRITE), 0);
+	ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
 	EXPECT_TRUE(intact(to, nr, 1));
 	tell_child(&step);
@@ -1537,19 +1550,19 @@ TEST_F(large, shared_populate_write)
 TEST_F(large, cut_and_the_other_shared)
 {
 	struct arena own = self->arena, *arena = &own;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 	const size_t nr = self->nr, half = nr / 2;
 	struct step step;
 	pid_t pid;
 
 	pid = share_with_child(arena, self->ptr, 2 * nr, nr, 1, &step);
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
-	EXPECT_EQ(relocate(self->ptr + bytes(half), 2 * nr - half, MUST, to),
+	EXPECT_EQ(relocate(self->ptr + PAGES(half), 2 * nr - half, MUST_RELOCATE_ANON, to),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_EQ(folio_pages(arena, self->ptr), nr);
-	EXPECT_EQ(folio_pages(arena, self->ptr + bytes(nr)), nr);
+	EXPECT_EQ(folio_pages(arena, self->ptr + PAGES(nr)), nr);
 
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
@@ -1563,7 +1576,7 @@ TEST_F(large, cut_and_the_other_shared)
 TEST_F(large, cut_and_the_next_vma_shared)
 {
 	struct arena own = self->arena, *arena = &own;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 	const size_t nr = self->nr, half = nr / 2, part = 2 * nr - half;
 	char *next = arena_map(arena, self->table + 2 * nr, 4);
 	struct step step;
@@ -1572,24 +1585,25 @@ TEST_F(large, cut_and_the_next_vma_shared)
 	/* [aAAA][BBBB], where a and half of the next A are a folio. */
 	no_more_huge(next, 4);
 	fill_from(next, 4, 1, 2 * nr);
-	ASSERT_EQ(mprotect(next, bytes(4), PROT_READ), 0);
+	ASSERT_EQ(mprotect(next, PAGES(4), PROT_READ), 0);
 	pid = share_with_child(arena, self->ptr, 2 * nr + 4, 2 * nr, 1, &step);
 	ASSERT_EQ(nr_vmas(arena, self->ptr, 2 * nr + 4), 2);
 
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr + 4);
-	EXPECT_EQ(relocate(self->ptr + bytes(half), part + 4, MUST, to),
+	EXPECT_EQ(relocate(self->ptr + PAGES(half), part + 4, MUST_RELOCATE_ANON, to),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 	EXPECT_EQ(folio_pages(arena, self->ptr), nr);
-	EXPECT_EQ(folio_pages(arena, self->ptr + bytes(nr)), nr);
+	EXPECT_EQ(folio_pages(arena, self->ptr + PAGES(nr)), nr);
 
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
-	ASSERT_EQ(relocate(self->ptr + bytes(half), part + 4, MUST, to), to);
+	ASSERT_EQ(relocate(self->ptr + PAGES(half), part + 4,
+			   MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, to, part));
-	EXPECT_EQ(folio_pages(arena, to + bytes(half)), nr);
-	ASSERT_EQ(mprotect(to + bytes(part), bytes(4), PROT_READ | PROT_WRITE), 0);
+	EXPECT_EQ(folio_pages(arena, to + PAGES(half)), nr);
+	ASSERT_EQ(mprotect(to + PAGES(part), PAGES(4), PROT_READ | PROT_WRITE), 0);
 	EXPECT_TRUE(is_one_vma(arena, to, part + 4));
 	EXPECT_TRUE(healthy_from(arena, to, part + 4, 1, half));
 	EXPECT_TRUE(healthy(arena, self->ptr, half, 1));
@@ -1602,11 +1616,11 @@ TEST_F(large, cut_and_the_next_vma_shared)
 TEST_F(large, cut_and_pinned)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table);
+	char *to = arena_at(arena, 4 * self->table);
 	char *left = large_left(arena, to);
 	struct pin_longterm_test args = {
 		.addr = (unsigned long)self->ptr,
-		.size = bytes(1),
+		.size = PAGES(1),
 		.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE,
 	};
 	const size_t nr = self->nr, half = nr / 2;
@@ -1616,24 +1630,25 @@ TEST_F(large, cut_and_pinned)
 		SKIP(return, "no /sys/kernel/debug/gup_test");
 	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_START, &args), 0);
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
-	EXPECT_EQ(relocate(self->ptr, half, MUST, to), MAP_FAILED);
+	EXPECT_EQ(relocate(self->ptr, half, MUST_RELOCATE_ANON, to), MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&self->snap));
 
-	ASSERT_EQ(relocate(self->ptr, half, RELOCATE, to), to);
-	EXPECT_TRUE(same_slots(arena, to, half, self->slots));
+	ASSERT_EQ(relocate(self->ptr, half, RELOCATE_ANON, to), to);
+	EXPECT_TRUE(same_entries(arena, to, half, self->entries));
 	EXPECT_EQ(nr_vmas(arena, left, 3 + half), 2);
 	EXPECT_TRUE(intact(to, half, 1));
 
 	/* Without the pin, it can be put right. */
 	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_STOP), 0);
 	close(fd);
-	ASSERT_EQ(relocate(to, half, MUST, at(arena, 6 * self->table)),
-		  at(arena, 6 * self->table));
-	ASSERT_EQ(relocate(at(arena, 6 * self->table), half, MUST, to), to);
+	ASSERT_EQ(relocate(to, half, MUST_RELOCATE_ANON, arena_at(arena, 6 * self->table)),
+		  arena_at(arena, 6 * self->table));
+	ASSERT_EQ(relocate(arena_at(arena, 6 * self->table), half,
+			   MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + half));
 	EXPECT_TRUE(healthy_from(arena, to, half, 1, 0));
-	EXPECT_TRUE(healthy_from(arena, self->ptr + bytes(half), 2 * nr - half,
+	EXPECT_TRUE(healthy_from(arena, self->ptr + PAGES(half), 2 * nr - half,
 				 1, half));
 	EXPECT_TRUE(healthy(arena, left, 3, 9));
 }
@@ -1642,13 +1657,13 @@ TEST_F(large, cut_and_pinned)
 TEST_F(large, pinned)
 {
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table + 1);
+	char *to = arena_at(arena, 4 * self->table + 1);
 	struct pin_longterm_test args = {
 		.addr = (unsigned long)self->ptr,
-		.size = bytes(self->nr),
+		.size = PAGES(self->nr),
 		.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE,
 	};
-	char *seen = malloc(bytes(self->nr));
+	char *seen = malloc(PAGES(self->nr));
 	__u64 seen_addr = (unsigned long)seen;
 	int fd = open("/sys/kernel/debug/gup_test", O_RDWR);
 
@@ -1671,32 +1686,32 @@ TEST_F(large, mixture)
 {
 	const size_t nr = 2 * self->nr;
 	struct arena *arena = &self->arena;
-	char *to = at(arena, 4 * self->table + 11);
+	char *to = arena_at(arena, 4 * self->table + 11);
 	char *left = large_left(arena, to);
-	char *tail = self->ptr + bytes(nr);
+	char *tail = self->ptr + PAGES(nr);
 	size_t i;
 
 	/* Behind the folios, pages that are small. */
 	arena_map(arena, self->table + nr, 32);
 	no_more_huge(tail, 32);
 	for (i = 0; i < 32; i += 4) {
-		fill(tail + bytes(i), 1, i);
-		FORCE_READ(tail[bytes(i + 1)]);
-		fill(tail + bytes(i + 3), 1, i + 3);
+		fill(tail + PAGES(i), 1, i);
+		FORCE_READ(tail[PAGES(i + 1)]);
+		fill(tail + PAGES(i + 3), 1, i + 3);
 		if (can_swap())
-			ASSERT_EQ(pageout(arena, tail + bytes(i + 3), 1, 1), 1);
+			ASSERT_EQ(pageout(arena, tail + PAGES(i + 3), 1, 1), 1);
 	}
 	ASSERT_TRUE(is_one_vma(arena, self->ptr, nr + 32));
 
-	ASSERT_EQ(relocate(self->ptr, nr + 32, MUST, to), to);
+	ASSERT_EQ(relocate(self->ptr, nr + 32, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr + 32));
 	EXPECT_EQ(folio_pages(arena, to), self->nr);
 	EXPECT_TRUE(healthy(arena, to, nr, 1));
-	tail = to + bytes(nr);
+	tail = to + PAGES(nr);
 	for (i = 0; i < 32; i += 4) {
-		EXPECT_TRUE(healthy(arena, tail + bytes(i), 1, i));
-		EXPECT_TRUE(all_zero(tail + bytes(i + 1), 2));
-		EXPECT_TRUE(healthy(arena, tail + bytes(i + 3), 1, i + 3));
+		EXPECT_TRUE(healthy(arena, tail + PAGES(i), 1, i));
+		EXPECT_TRUE(all_zero(tail + PAGES(i + 1), 2));
+		EXPECT_TRUE(healthy(arena, tail + PAGES(i + 3), 1, i + 3));
 	}
 }
 
@@ -1708,7 +1723,7 @@ TEST_F(large, huge_zero_page)
 	char *ptr, *to, *left;
 	int i;
 
-	if (bytes(self->nr) != HPAGE_SIZE)
+	if (PAGES(self->nr) != HPAGE_SIZE)
 		SKIP(return, "only one size of zero page is huge");
 
 	for (i = 0; i < 2; i++) {
@@ -1719,9 +1734,9 @@ TEST_F(large, huge_zero_page)
 		    nr_present(arena, ptr, nr) != nr)
 			SKIP(return, "got no huge zero page");
 		no_more_huge(ptr, nr);
-		to = at(arena, 4 * self->table + i);
+		to = arena_at(arena, 4 * self->table + i);
 		left = large_left(arena, to);
-		ASSERT_EQ(relocate(ptr, nr, MUST, to), to);
+		ASSERT_EQ(relocate(ptr, nr, MUST_RELOCATE_ANON, to), to);
 		EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
 		EXPECT_TRUE(all_zero(to, nr));
 		fill(to, nr, 2);

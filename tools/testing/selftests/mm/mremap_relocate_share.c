@@ -33,7 +33,7 @@
 #define MADV_POPULATE_WRITE	23
 #endif
 
-#define NR			16
+#define NR_PAGES			16
 
 /*
  * Everywhere:
@@ -46,20 +46,20 @@ FIXTURE(shared)
 	struct snapshot snap;
 	struct step step, step2;
 	char *left, *ptr, *to;
-	__u64 slots[NR];
+	__u64 entries[NR_PAGES];
 };
 
 FIXTURE_SETUP(shared)
 {
 	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
 	arena_init(&self->arena, 200, 0);
-	self->left = at(&self->arena, 100);
-	self->ptr = arena_map(&self->arena, 10, NR);
-	self->to = at(&self->arena, 104);
+	self->left = arena_at(&self->arena, 100);
+	self->ptr = arena_map(&self->arena, 10, NR_PAGES);
+	self->to = arena_at(&self->arena, 104);
 	step_init(&self->step);
 	step_init(&self->step2);
-	fill(self->ptr, NR, 1);
-	read_slots(&self->arena, self->ptr, NR, self->slots);
+	fill(self->ptr, NR_PAGES, 1);
+	read_entries(&self->arena, self->ptr, NR_PAGES, self->entries);
 }
 
 FIXTURE_TEARDOWN(shared)
@@ -76,12 +76,13 @@ static void map_left(FIXTURE_DATA(shared) * self)
 static void expect_refused(struct __test_metadata *_metadata,
 			   FIXTURE_DATA(shared) * self)
 {
-	const int flags[] = { MUST, RELOCATE | MUST };
+	const int flags[] = { MUST_RELOCATE_ANON, RELOCATE_ANON | MUST_RELOCATE_ANON };
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		snapshot_take(&self->snap, &self->arena, self->ptr, NR);
-		ASSERT_EQ(relocate(self->ptr, NR, flags[i], self->to), MAP_FAILED);
+		snapshot_take(&self->snap, &self->arena, self->ptr, NR_PAGES);
+		ASSERT_EQ(relocate(self->ptr, NR_PAGES, flags[i], self->to),
+			  MAP_FAILED);
 		EXPECT_EQ(errno, EFAULT);
 		EXPECT_TRUE(snapshot_same(&self->snap));
 	}
@@ -91,29 +92,29 @@ static void expect_refused(struct __test_metadata *_metadata,
 static void expect_plain(struct __test_metadata *_metadata,
 			 FIXTURE_DATA(shared) * self)
 {
-	__u64 slots[NR];
+	__u64 entries[NR_PAGES];
 
-	read_slots(&self->arena, self->ptr, NR, slots);
-	ASSERT_EQ(relocate(self->ptr, NR, RELOCATE, self->to), self->to);
-	EXPECT_TRUE(same_slots(&self->arena, self->to, NR, slots));
+	read_entries(&self->arena, self->ptr, NR_PAGES, entries);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, RELOCATE_ANON, self->to), self->to);
+	EXPECT_TRUE(same_entries(&self->arena, self->to, NR_PAGES, entries));
 	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4));
-	EXPECT_TRUE(is_one_vma(&self->arena, self->to, NR));
+	EXPECT_TRUE(is_one_vma(&self->arena, self->to, NR_PAGES));
 }
 
 static void expect_relocated(struct __test_metadata *_metadata,
 			     FIXTURE_DATA(shared) * self, char *from)
 {
-	__u64 slots[NR];
+	__u64 entries[NR_PAGES];
 
-	read_slots(&self->arena, from, NR, slots);
-	ASSERT_EQ(relocate(from, NR, MUST, self->to), self->to);
-	EXPECT_TRUE(same_slots(&self->arena, self->to, NR, slots));
-	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+	read_entries(&self->arena, from, NR_PAGES, entries);
+	ASSERT_EQ(relocate(from, NR_PAGES, MUST_RELOCATE_ANON, self->to), self->to);
+	EXPECT_TRUE(same_entries(&self->arena, self->to, NR_PAGES, entries));
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR_PAGES));
 }
 
 /* Nobody but us has these pages: can the kernel find them? */
 #define EXPECT_HEALTHY(_ptr, _seed) do {					\
-	EXPECT_TRUE(healthy(&self->arena, _ptr, NR, _seed));			\
+	EXPECT_TRUE(healthy(&self->arena, _ptr, NR_PAGES, _seed));			\
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));			\
 } while (0)
 
@@ -126,20 +127,21 @@ TEST_F(shared, with_child)
 	pid = fork_child(&self->arena);
 	if (!pid) {
 		wait_for_parent(&self->step);
-		EXPECT_TRUE(same_slots(&self->arena, self->ptr, NR, self->slots));
-		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		EXPECT_TRUE(same_entries(&self->arena, self->ptr, NR_PAGES,
+					 self->entries));
+		EXPECT_TRUE(intact(self->ptr, NR_PAGES, 1));
 		_exit(_metadata->exit_code);
 	}
 
 	expect_refused(_metadata, self);
 	expect_plain(_metadata, self);
-	EXPECT_TRUE(intact(self->to, NR, 1));
+	EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
 	tell_child(&self->step);
 	EXPECT_TRUE(reap(pid));
 
 	/* Plainly moved, and alone: now it can be put right. */
 	EXPECT_HEALTHY(self->to, 1);
-	ASSERT_EQ(relocate(self->to, NR, 0, self->ptr), self->ptr);
+	ASSERT_EQ(relocate(self->to, NR_PAGES, 0, self->ptr), self->ptr);
 	expect_relocated(_metadata, self, self->ptr);
 	EXPECT_HEALTHY(self->to, 1);
 }
@@ -156,25 +158,25 @@ TEST_F(shared, both_are_found)
 	map_left(self);
 	pid = fork_child(&self->arena);
 	if (!pid) {
-		__u64 slots[NR];
+		__u64 entries[NR_PAGES];
 		int i;
 
 		wait_for_parent(&self->step);
-		read_slots(&self->arena, self->ptr, NR, slots);
-		for (i = 0; i < NR; i++)
-			EXPECT_NE(slots[i], self->slots[i]);
-		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		read_entries(&self->arena, self->ptr, NR_PAGES, entries);
+		for (i = 0; i < NR_PAGES; i++)
+			EXPECT_NE(entries[i], self->entries[i]);
+		EXPECT_TRUE(intact(self->ptr, NR_PAGES, 1));
 		tell_parent(&self->step);
 		/* Written to, it is the child's own, and at home there. */
-		fill(self->ptr, NR, 2);
-		EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 2));
+		fill(self->ptr, NR_PAGES, 2);
+		EXPECT_TRUE(healthy(&self->arena, self->ptr, NR_PAGES, 2));
 		_exit(_metadata->exit_code);
 	}
 
 	expect_plain(_metadata, self);
 	node = !node_of(self->to);
-	EXPECT_EQ(migrate_shared(self->to, NR, node), NR);
-	EXPECT_TRUE(intact(self->to, NR, 1));
+	EXPECT_EQ(migrate_shared(self->to, NR_PAGES, node), NR_PAGES);
+	EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
 	tell_child(&self->step);
 	wait_for_child(&self->step);
 	EXPECT_TRUE(reap(pid));
@@ -190,13 +192,14 @@ TEST_F(shared, parent_wrote)
 	if (!pid) {
 		wait_for_parent(&self->step);
 		/* The originals are the child's alone by now. */
-		EXPECT_TRUE(same_slots(&self->arena, self->ptr, NR, self->slots));
-		EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
+		EXPECT_TRUE(same_entries(&self->arena, self->ptr, NR_PAGES,
+					 self->entries));
+		EXPECT_TRUE(healthy(&self->arena, self->ptr, NR_PAGES, 1));
 		_exit(_metadata->exit_code);
 	}
 
 	map_left(self);
-	fill(self->ptr, NR, 2);
+	fill(self->ptr, NR_PAGES, 2);
 	expect_relocated(_metadata, self, self->ptr);
 	EXPECT_HEALTHY(self->to, 2);
 	tell_child(&self->step);
@@ -216,19 +219,20 @@ TEST_F(shared, populate_write)
 	pid = fork_child(&self->arena);
 	if (!pid) {
 		wait_for_parent(&self->step);
-		EXPECT_TRUE(same_slots(&self->arena, self->ptr, NR, self->slots));
-		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		EXPECT_TRUE(same_entries(&self->arena, self->ptr, NR_PAGES,
+					 self->entries));
+		EXPECT_TRUE(intact(self->ptr, NR_PAGES, 1));
 		_exit(_metadata->exit_code);
 	}
 
 	/* One of them is ours already, and one has been swapped out. */
-	fill_from(self->ptr + bytes(1), 1, 1, 1);
+	fill_from(self->ptr + PAGES(1), 1, 1, 1);
 	if (can_swap())
-		pageout(&self->arena, self->ptr + bytes(2), 1, 1);
+		pageout(&self->arena, self->ptr + PAGES(2), 1, 1);
 	expect_refused(_metadata, self);
-	ASSERT_EQ(madvise(self->ptr, bytes(NR), MADV_POPULATE_WRITE), 0);
+	ASSERT_EQ(madvise(self->ptr, PAGES(NR_PAGES), MADV_POPULATE_WRITE), 0);
 	expect_relocated(_metadata, self, self->ptr);
-	EXPECT_TRUE(intact(self->to, NR, 1));
+	EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
 	tell_child(&self->step);
 	EXPECT_TRUE(reap(pid));
 	EXPECT_HEALTHY(self->to, 1);
@@ -246,17 +250,18 @@ TEST_F(shared, child_has_the_originals)
 		tell_parent(&self->step);
 		wait_for_parent(&self->step);
 		expect_relocated(_metadata, self, self->ptr);
-		EXPECT_TRUE(same_slots(&self->arena, self->to, NR, self->slots));
+		EXPECT_TRUE(same_entries(&self->arena, self->to, NR_PAGES,
+					 self->entries));
 		EXPECT_HEALTHY(self->to, 1);
 		_exit(_metadata->exit_code);
 	}
 
 	wait_for_child(&self->step);
-	EXPECT_TRUE(intact(self->ptr, NR, 1));
-	fill(self->ptr, NR, 2);
+	EXPECT_TRUE(intact(self->ptr, NR_PAGES, 1));
+	fill(self->ptr, NR_PAGES, 2);
 	tell_child(&self->step);
 	EXPECT_TRUE(reap(pid));
-	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 2));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR_PAGES, 2));
 }
 
 TEST_F(shared, child_wrote)
@@ -266,7 +271,7 @@ TEST_F(shared, child_wrote)
 	pid = fork_child(&self->arena);
 	if (!pid) {
 		map_left(self);
-		fill(self->ptr, NR, 2);
+		fill(self->ptr, NR_PAGES, 2);
 		expect_relocated(_metadata, self, self->ptr);
 		EXPECT_HEALTHY(self->to, 2);
 		tell_parent(&self->step);
@@ -293,7 +298,7 @@ TEST_F(shared, child_falls_back)
 	if (!pid) {
 		map_left(self);
 		expect_plain(_metadata, self);
-		EXPECT_TRUE(intact(self->to, NR, 1));
+		EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
 		tell_parent(&self->step);
 		wait_for_parent(&self->step);
 		EXPECT_HEALTHY(self->to, 1);
@@ -301,17 +306,17 @@ TEST_F(shared, child_falls_back)
 	}
 
 	wait_for_child(&self->step);
-	EXPECT_TRUE(same_slots(&self->arena, self->ptr, NR, self->slots));
-	fill(self->ptr, NR, 2);
+	EXPECT_TRUE(same_entries(&self->arena, self->ptr, NR_PAGES, self->entries));
+	fill(self->ptr, NR_PAGES, 2);
 	tell_child(&self->step);
 	EXPECT_TRUE(reap(pid));
-	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 2));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR_PAGES, 2));
 }
 
 /* One page of sixteen is still shared: all or nothing. */
 TEST_F(shared, one_page)
 {
-	const size_t which[] = { 0, NR / 2, NR - 1 };
+	const size_t which[] = { 0, NR_PAGES / 2, NR_PAGES - 1 };
 	size_t i;
 
 	map_left(self);
@@ -321,12 +326,12 @@ TEST_F(shared, one_page)
 
 		if (!pid) {
 			wait_for_parent(&self->step);
-			_exit(!intact(self->ptr, NR, i ? 2 : 1));
+			_exit(!intact(self->ptr, NR_PAGES, i ? 2 : 1));
 		}
 
-		for (page = 0; page < NR; page++) {
+		for (page = 0; page < NR_PAGES; page++) {
 			if (page != which[i])
-				fill_from(self->ptr + bytes(page), 1, 2, page);
+				fill_from(self->ptr + PAGES(page), 1, 2, page);
 		}
 		/* Not a change of its bytes, as far as the child can see. */
 		expect_refused(_metadata, self);
@@ -334,10 +339,11 @@ TEST_F(shared, one_page)
 		tell_child(&self->step);
 		EXPECT_TRUE(reap(pid));
 
-		fill_from(self->to + bytes(which[i]), 1, 2, which[i]);
+		fill_from(self->to + PAGES(which[i]), 1, 2, which[i]);
 		EXPECT_HEALTHY(self->to, 2);
-		ASSERT_EQ(relocate(self->to, NR, MUST, self->ptr), self->ptr);
-		EXPECT_TRUE(is_one_vma(&self->arena, self->ptr, NR));
+		ASSERT_EQ(relocate(self->to, NR_PAGES, MUST_RELOCATE_ANON,
+				   self->ptr), self->ptr);
+		EXPECT_TRUE(is_one_vma(&self->arena, self->ptr, NR_PAGES));
 		EXPECT_HEALTHY(self->ptr, 2);
 	}
 }
@@ -354,8 +360,8 @@ TEST_F(shared, with_grandchild)
 			arena_reopen(&self->arena);
 			tell_parent(&self->step);
 			wait_for_parent(&self->step);
-			EXPECT_TRUE(intact(self->ptr, NR, 1));
-			fill(self->ptr, NR, 2);
+			EXPECT_TRUE(intact(self->ptr, NR_PAGES, 1));
+			fill(self->ptr, NR_PAGES, 2);
 			map_left(self);
 			expect_relocated(_metadata, self, self->ptr);
 			EXPECT_HEALTHY(self->to, 2);
@@ -388,11 +394,11 @@ TEST_F(shared, many_children)
 		pid_t pid = fork_child(&self->arena);
 
 		if (!pid) {
-			fill(self->ptr, NR / 2, i);
+			fill(self->ptr, NR_PAGES / 2, i);
 			_exit(_metadata->exit_code);
 		}
 		EXPECT_TRUE(reap(pid));
-		fill_from(self->ptr + bytes(i), 1, 1, i);
+		fill_from(self->ptr + PAGES(i), 1, 1, i);
 	}
 	expect_relocated(_metadata, self, self->ptr);
 	EXPECT_HEALTHY(self->to, 1);
@@ -436,21 +442,22 @@ TEST_F(shared, swapped_out)
 		SKIP(return, "no swap");
 
 	map_left(self);
-	ASSERT_EQ(pageout(&self->arena, self->ptr, NR, NR), NR);
+	ASSERT_EQ(pageout(&self->arena, self->ptr, NR_PAGES, NR_PAGES), NR_PAGES);
 	pid = fork_child(&self->arena);
 	if (!pid) {
 		wait_for_parent(&self->step);
-		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		EXPECT_TRUE(intact(self->ptr, NR_PAGES, 1));
 		_exit(_metadata->exit_code);
 	}
 
 	expect_refused(_metadata, self);
 	expect_plain(_metadata, self);
-	EXPECT_EQ(nr_swapped(&self->arena, self->to, NR), NR);
+	EXPECT_EQ(nr_swapped(&self->arena, self->to, NR_PAGES), NR_PAGES);
 	tell_child(&self->step);
 	EXPECT_TRUE(reap(pid));
 
-	ASSERT_EQ(relocate(self->to, NR, MUST, self->ptr), self->ptr);
+	ASSERT_EQ(relocate(self->to, NR_PAGES, MUST_RELOCATE_ANON, self->ptr),
+		  self->ptr);
 	expect_relocated(_metadata, self, self->ptr);
 	EXPECT_HEALTHY(self->to, 1);
 }
@@ -464,13 +471,13 @@ TEST_F(shared, swapped_in_by_child)
 		SKIP(return, "no swap");
 
 	map_left(self);
-	ASSERT_EQ(pageout(&self->arena, self->ptr, NR, NR), NR);
+	ASSERT_EQ(pageout(&self->arena, self->ptr, NR_PAGES, NR_PAGES), NR_PAGES);
 	pid = fork_child(&self->arena);
 	if (!pid) {
-		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		EXPECT_TRUE(intact(self->ptr, NR_PAGES, 1));
 		tell_parent(&self->step);
 		wait_for_parent(&self->step);
-		EXPECT_TRUE(intact(self->ptr, NR, 1));
+		EXPECT_TRUE(intact(self->ptr, NR_PAGES, 1));
 		_exit(_metadata->exit_code);
 	}
 
@@ -492,13 +499,13 @@ TEST_F(shared, child_wrote_what_was_swapped_out)
 	if (!can_swap())
 		SKIP(return, "no swap");
 
-	ASSERT_EQ(pageout(&self->arena, self->ptr, NR, NR), NR);
+	ASSERT_EQ(pageout(&self->arena, self->ptr, NR_PAGES, NR_PAGES), NR_PAGES);
 	pid = fork_child(&self->arena);
 	if (!pid) {
-		fill(self->ptr, NR, 2);
+		fill(self->ptr, NR_PAGES, 2);
 		tell_parent(&self->step);
 		wait_for_parent(&self->step);
-		EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 2));
+		EXPECT_TRUE(healthy(&self->arena, self->ptr, NR_PAGES, 2));
 		_exit(_metadata->exit_code);
 	}
 
@@ -519,12 +526,12 @@ TEST_F(shared, fork_afterwards)
 	expect_relocated(_metadata, self, self->ptr);
 	pid = fork_child(&self->arena);
 	if (!pid) {
-		EXPECT_TRUE(intact(self->to, NR, 1));
+		EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
 		EXPECT_TRUE(intact(self->left, 4, 9));
 		tell_parent(&self->step);
 		wait_for_parent(&self->step);
-		EXPECT_TRUE(intact(self->to, NR, 1));
-		fill(self->to, NR, 2);
+		EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
+		fill(self->to, NR_PAGES, 2);
 		fill(self->left, 4, 9);
 		EXPECT_HEALTHY(self->to, 2);
 		_exit(_metadata->exit_code);
@@ -532,8 +539,9 @@ TEST_F(shared, fork_afterwards)
 
 	wait_for_child(&self->step);
 	if (nr_nodes() > 1)
-		EXPECT_EQ(migrate_shared(self->to, NR, !node_of(self->to)), NR);
-	EXPECT_TRUE(intact(self->to, NR, 1));
+		EXPECT_EQ(migrate_shared(self->to, NR_PAGES,
+					 !node_of(self->to)), NR_PAGES);
+	EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
 	tell_child(&self->step);
 	EXPECT_TRUE(reap(pid));
 	EXPECT_HEALTHY(self->to, 1);
@@ -548,7 +556,7 @@ FIXTURE(pinned)
 {
 	struct arena arena;
 	char *left, *ptr, *to;
-	__u64 slots[NR];
+	__u64 entries[NR_PAGES];
 	int fd;
 };
 
@@ -559,12 +567,12 @@ FIXTURE_VARIANT(pinned)
 
 FIXTURE_VARIANT_ADD(pinned, relocate)
 {
-	.flags = RELOCATE,
+	.flags = RELOCATE_ANON,
 };
 
 FIXTURE_VARIANT_ADD(pinned, must)
 {
-	.flags = MUST,
+	.flags = MUST_RELOCATE_ANON,
 };
 
 FIXTURE_SETUP(pinned)
@@ -572,11 +580,11 @@ FIXTURE_SETUP(pinned)
 	ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
 	arena_init(&self->arena, 1100, 0);
 	self->left = arena_map(&self->arena, 100, 4);
-	self->ptr = arena_map(&self->arena, 10, NR);
-	self->to = at(&self->arena, 104);
+	self->ptr = arena_map(&self->arena, 10, NR_PAGES);
+	self->to = arena_at(&self->arena, 104);
 	self->fd = open("/sys/kernel/debug/gup_test", O_RDWR);
 	fill(self->left, 4, 9);
-	fill(self->ptr, NR, 1);
+	fill(self->ptr, NR_PAGES, 1);
 }
 
 FIXTURE_TEARDOWN(pinned)
@@ -591,10 +599,10 @@ static void move_pinned(struct __test_metadata *_metadata,
 {
 	struct arena *arena = &self->arena;
 
-	read_slots(arena, self->ptr, NR, self->slots);
-	ASSERT_EQ(relocate(self->ptr, NR, flags, self->to), self->to);
-	EXPECT_TRUE(same_slots(arena, self->to, NR, self->slots));
-	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR));
+	read_entries(arena, self->ptr, NR_PAGES, self->entries);
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, flags, self->to), self->to);
+	EXPECT_TRUE(same_entries(arena, self->to, NR_PAGES, self->entries));
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + NR_PAGES));
 }
 
 static void test_longterm(struct __test_metadata *_metadata,
@@ -602,10 +610,10 @@ static void test_longterm(struct __test_metadata *_metadata,
 {
 	struct pin_longterm_test args = {
 		.addr = (unsigned long)self->ptr,
-		.size = bytes(NR),
+		.size = PAGES(NR_PAGES),
 		.flags = pin_flags,
 	};
-	char *seen = malloc(bytes(NR));
+	char *seen = malloc(PAGES(NR_PAGES));
 	__u64 seen_addr = (unsigned long)seen;
 
 	ASSERT_NE(seen, NULL);
@@ -613,13 +621,13 @@ static void test_longterm(struct __test_metadata *_metadata,
 	move_pinned(_metadata, self, flags);
 
 	/* The pin sees what is written at the new place. */
-	fill(self->to, NR, 2);
-	EXPECT_TRUE(same_slots(&self->arena, self->to, NR, self->slots));
+	fill(self->to, NR_PAGES, 2);
+	EXPECT_TRUE(same_entries(&self->arena, self->to, NR_PAGES, self->entries));
 	ASSERT_EQ(ioctl(self->fd, PIN_LONGTERM_TEST_READ, &seen_addr), 0);
-	EXPECT_TRUE(intact(seen, NR, 2));
+	EXPECT_TRUE(intact(seen, NR_PAGES, 2));
 	ASSERT_EQ(ioctl(self->fd, PIN_LONGTERM_TEST_STOP), 0);
 
-	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 2));
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR_PAGES, 2));
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 	free(seen);
 }
@@ -651,27 +659,28 @@ TEST_F(pinned, longterm_read_only)
 /* A pipe holds references to the pages, which are not even pins. */
 TEST_F(pinned, vmsplice)
 {
-	struct iovec vec = { .iov_base = self->ptr, .iov_len = bytes(NR) };
-	char *seen = malloc(bytes(NR));
+	struct iovec vec = { .iov_base = self->ptr, .iov_len = PAGES(NR_PAGES) };
+	char *seen = malloc(PAGES(NR_PAGES));
 	size_t len = 0;
 	int fds[2];
 
 	ASSERT_NE(seen, NULL);
 	ASSERT_EQ(pipe(fds), 0);
-	ASSERT_GE(fcntl(fds[1], F_SETPIPE_SZ, bytes(2 * NR)), (int)bytes(NR));
-	ASSERT_EQ(vmsplice(fds[1], &vec, 1, 0), (ssize_t)bytes(NR));
+	ASSERT_GE(fcntl(fds[1], F_SETPIPE_SZ, PAGES(2 * NR_PAGES)),
+		  (int)PAGES(NR_PAGES));
+	ASSERT_EQ(vmsplice(fds[1], &vec, 1, 0), (ssize_t)PAGES(NR_PAGES));
 	move_pinned(_metadata, self, variant->flags);
-	fill(self->to, NR, 2);
-	while (len < bytes(NR)) {
-		ssize_t ret = read(fds[0], seen + len, bytes(NR) - len);
+	fill(self->to, NR_PAGES, 2);
+	while (len < PAGES(NR_PAGES)) {
+		ssize_t ret = read(fds[0], seen + len, PAGES(NR_PAGES) - len);
 
 		ASSERT_GT(ret, 0);
 		len += ret;
 	}
-	EXPECT_TRUE(intact(seen, NR, 2));
+	EXPECT_TRUE(intact(seen, NR_PAGES, 2));
 	close(fds[0]);
 	close(fds[1]);
-	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 2));
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR_PAGES, 2));
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 	free(seen);
 }
@@ -695,8 +704,8 @@ static void *gup_loop(void *arg)
 	while (!__atomic_load_n(&loop->stop, __ATOMIC_ACQUIRE)) {
 		struct gup_test args = {
 			.addr = (unsigned long)loop->ptr[loop->rounds & 1],
-			.size = bytes(NR),
-			.nr_pages_per_call = NR,
+			.size = PAGES(NR_PAGES),
+			.nr_pages_per_call = NR_PAGES,
 			.gup_flags = 1,			/* FOLL_WRITE */
 		};
 
@@ -721,21 +730,24 @@ TEST_F(pinned, gup_fast_in_a_loop)
 	for (i = 0; i < 100; i++) {
 		while (__atomic_load_n(&loop.rounds, __ATOMIC_ACQUIRE) < (unsigned long)i)
 			sched_yield();
-		ASSERT_EQ(relocate(self->ptr, NR, variant->flags, self->to), self->to);
-		ASSERT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
+		ASSERT_EQ(relocate(self->ptr, NR_PAGES, variant->flags,
+				   self->to), self->to);
+		ASSERT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR_PAGES));
 		/* Look at each move: the next would put right what it left. */
 		if (nr_nodes() > 1)
-			ASSERT_EQ(migrate(self->to, NR, i & 1), NR);
-		ASSERT_EQ(relocate(self->to, NR, variant->flags, self->ptr), self->ptr);
+			ASSERT_EQ(migrate(self->to, NR_PAGES, i & 1), NR_PAGES);
+		ASSERT_EQ(relocate(self->to, NR_PAGES, variant->flags,
+				   self->ptr), self->ptr);
 	}
 	__atomic_store_n(&loop.stop, true, __ATOMIC_RELEASE);
 	pthread_join(loop.thread, NULL);
 	TH_LOG("%lu rounds of pins during 200 moves", loop.rounds);
 
-	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR, 1));
-	ASSERT_EQ(relocate(self->ptr, NR, MUST, self->to), self->to);
-	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
-	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 1));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR_PAGES, 1));
+	ASSERT_EQ(relocate(self->ptr, NR_PAGES, MUST_RELOCATE_ANON, self->to),
+		  self->to);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR_PAGES));
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR_PAGES, 1));
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 }
 
@@ -785,7 +797,7 @@ static void *read_thread(void *arg)
 		if (__atomic_load_n(&reader->told, __ATOMIC_ACQUIRE) < 0)
 			return NULL;
 		__atomic_store_n(&reader->started, number, __ATOMIC_RELEASE);
-		reader->ret = pread(reader->file, reader->ptr, bytes(NR),
+		reader->ret = pread(reader->file, reader->ptr, PAGES(NR_PAGES),
 				    reader->offset);
 		__atomic_store_n(&reader->done, number, __ATOMIC_RELEASE);
 	}
@@ -806,36 +818,36 @@ TEST_F(pinned, direct_read)
 	if (reader.file < 0)
 		SKIP(return, "no direct I/O here");
 	for (round = 0; round < 2; round++) {
-		data[round] = arena_map(&self->arena, 140 + round * (NR + 4), NR);
-		fill(data[round], NR, 2 + round);
-		ASSERT_EQ(pwrite(reader.file, data[round], bytes(NR),
-				 round * bytes(NR)), (ssize_t)bytes(NR));
+		data[round] = arena_map(&self->arena, 140 + round * (NR_PAGES + 4), NR_PAGES);
+		fill(data[round], NR_PAGES, 2 + round);
+		ASSERT_EQ(pwrite(reader.file, data[round], PAGES(NR_PAGES),
+				 round * PAGES(NR_PAGES)), (ssize_t)PAGES(NR_PAGES));
 	}
-	memcpy(from, data[1], bytes(NR));
+	memcpy(from, data[1], PAGES(NR_PAGES));
 	ASSERT_EQ(pthread_create(&reader.thread, NULL, read_thread, &reader), 0);
 
 	for (round = 1; round <= 1000 && full < 50; round++) {
 		char *want = data[!(round & 1)], *old = data[round & 1], *tmp;
 
 		reader.ptr = from;
-		reader.offset = want == data[1] ? bytes(NR) : 0;
+		reader.offset = want == data[1] ? PAGES(NR_PAGES) : 0;
 		__atomic_store_n(&reader.told, round, __ATOMIC_RELEASE);
 		if (round & 2)
 			wait_for_read(&reader.started, round);
-		ASSERT_EQ(relocate(from, NR, variant->flags, to), to);
+		ASSERT_EQ(relocate(from, NR_PAGES, variant->flags, to), to);
 		wait_for_read(&reader.done, round);
 
-		if (reader.ret == (ssize_t)bytes(NR)) {
-			ASSERT_EQ(memcmp(to, want, bytes(NR)), 0);
+		if (reader.ret == (ssize_t)PAGES(NR_PAGES)) {
+			ASSERT_EQ(memcmp(to, want, PAGES(NR_PAGES)), 0);
 			full++;
 		}
-		for (page = 0; page < NR; page++) {
-			ASSERT_TRUE(!memcmp(to + bytes(page), want + bytes(page),
+		for (page = 0; page < NR_PAGES; page++) {
+			ASSERT_TRUE(!memcmp(to + PAGES(page), want + PAGES(page),
 					    psize()) ||
-				    !memcmp(to + bytes(page), old + bytes(page),
+				    !memcmp(to + PAGES(page), old + PAGES(page),
 					    psize()));
 		}
-		memcpy(to, want, bytes(NR));
+		memcpy(to, want, PAGES(NR_PAGES));
 		tmp = from;
 		from = to;
 		to = tmp;
@@ -847,9 +859,10 @@ TEST_F(pinned, direct_read)
 		SKIP(return, "most moves were faster than the read");
 
 	if (from == self->ptr)
-		ASSERT_EQ(relocate(from, NR, MUST, to), to);
-	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR));
-	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 2 + !((round - 1) & 1)));
+		ASSERT_EQ(relocate(from, NR_PAGES, MUST_RELOCATE_ANON, to), to);
+	EXPECT_TRUE(is_one_vma(&self->arena, self->left, 4 + NR_PAGES));
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR_PAGES,
+			    2 + !((round - 1) & 1)));
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 	close(reader.file);
 }
@@ -870,16 +883,16 @@ static int one_request(struct io_uring *ring)
 /* A registered buffer is pinned for as long as it is registered. */
 TEST_F(pinned, io_uring_buffer)
 {
-	struct iovec vec = { .iov_base = self->ptr, .iov_len = bytes(NR) };
-	char *data = malloc(bytes(NR));
+	struct iovec vec = { .iov_base = self->ptr, .iov_len = PAGES(NR_PAGES) };
+	char *data = malloc(PAGES(NR_PAGES));
 	struct io_uring ring;
 	int file;
 
 	ASSERT_NE(data, NULL);
 	file = memfd_create("data", 0);
 	ASSERT_GE(file, 0);
-	fill(data, NR, 3);
-	ASSERT_EQ(pwrite(file, data, bytes(NR), 0), (ssize_t)bytes(NR));
+	fill(data, NR_PAGES, 3);
+	ASSERT_EQ(pwrite(file, data, PAGES(NR_PAGES), 0), (ssize_t)PAGES(NR_PAGES));
 	if (io_uring_queue_init(1, &ring, 0))
 		SKIP(return, "no io_uring");
 	if (io_uring_register_buffers(&ring, &vec, 1))
@@ -889,21 +902,21 @@ TEST_F(pinned, io_uring_buffer)
 
 	/* The ring reads into the pages that it was given, wherever they are. */
 	io_uring_prep_read_fixed(io_uring_get_sqe(&ring), file, self->ptr,
-				 bytes(NR), 0, 0);
-	ASSERT_EQ(one_request(&ring), (int)bytes(NR));
-	EXPECT_TRUE(intact(self->to, NR, 3));
+				 PAGES(NR_PAGES), 0, 0);
+	ASSERT_EQ(one_request(&ring), (int)PAGES(NR_PAGES));
+	EXPECT_TRUE(intact(self->to, NR_PAGES, 3));
 
 	/* And writes from them. */
-	fill(self->to, NR, 4);
+	fill(self->to, NR_PAGES, 4);
 	io_uring_prep_write_fixed(io_uring_get_sqe(&ring), file, self->ptr,
-				  bytes(NR), 0, 0);
-	ASSERT_EQ(one_request(&ring), (int)bytes(NR));
-	ASSERT_EQ(pread(file, data, bytes(NR), 0), (ssize_t)bytes(NR));
-	EXPECT_TRUE(intact(data, NR, 4));
+				  PAGES(NR_PAGES), 0, 0);
+	ASSERT_EQ(one_request(&ring), (int)PAGES(NR_PAGES));
+	ASSERT_EQ(pread(file, data, PAGES(NR_PAGES), 0), (ssize_t)PAGES(NR_PAGES));
+	EXPECT_TRUE(intact(data, NR_PAGES, 4));
 
 	ASSERT_EQ(io_uring_unregister_buffers(&ring), 0);
 	io_uring_queue_exit(&ring);
-	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 4));
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR_PAGES, 4));
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 	free(data);
 	close(file);
@@ -923,11 +936,11 @@ static void submit_requests(struct __test_metadata *_metadata,
 
 		ASSERT_NE(sqe, NULL);
 		if (write)
-			io_uring_prep_write_fixed(sqe, file, ptr + bytes(i),
-						  psize(), bytes(i), 0);
+			io_uring_prep_write_fixed(sqe, file, ptr + PAGES(i),
+						  psize(), PAGES(i), 0);
 		else
-			io_uring_prep_read_fixed(sqe, file, ptr + bytes(i),
-						 psize(), bytes(i), 0);
+			io_uring_prep_read_fixed(sqe, file, ptr + PAGES(i),
+						 psize(), PAGES(i), 0);
 	}
 	ASSERT_EQ(io_uring_submit(ring), NR_REQUESTS);
 }
@@ -966,11 +979,11 @@ static void move_in_flight(struct __test_metadata *_metadata,
 /* The device reads from the pages, or writes to them, while they are moved. */
 TEST_F(pinned, io_uring_direct)
 {
-	const size_t len = bytes(NR_REQUESTS);
+	const size_t len = PAGES(NR_REQUESTS);
 	char *data = arena_map(&self->arena, 200, NR_REQUESTS);
 	char *from = arena_map(&self->arena, 500, NR_REQUESTS);
 	char *left = arena_map(&self->arena, 796, 4);
-	char *to = at(&self->arena, 800);
+	char *to = arena_at(&self->arena, 800);
 	struct iovec vec = { .iov_base = from, .iov_len = len };
 	struct in_flight reads = {}, writes = {};
 	int file = open_direct();
@@ -1018,8 +1031,8 @@ TEST_F(pinned, io_uring_direct)
 /* Submitted before the move, but sure to start after it, by a linked request. */
 TEST_F(pinned, io_uring_linked)
 {
-	struct iovec vec = { .iov_base = self->ptr, .iov_len = bytes(NR) };
-	char *data = arena_map(&self->arena, 150, NR);
+	struct iovec vec = { .iov_base = self->ptr, .iov_len = PAGES(NR_PAGES) };
+	char *data = arena_map(&self->arena, 150, NR_PAGES);
 	int file = open_direct();
 	struct io_uring_sqe *sqe;
 	struct io_uring ring;
@@ -1033,41 +1046,41 @@ TEST_F(pinned, io_uring_linked)
 	if (io_uring_register_buffers(&ring, &vec, 1))
 		SKIP(return, "cannot register a buffer");
 	ASSERT_EQ(pipe(fds), 0);
-	fill(data, NR, 3);
-	ASSERT_EQ(pwrite(file, data, bytes(NR), 0), (ssize_t)bytes(NR));
+	fill(data, NR_PAGES, 3);
+	ASSERT_EQ(pwrite(file, data, PAGES(NR_PAGES), 0), (ssize_t)PAGES(NR_PAGES));
 
 	/* One page each, the odd ones are written and the even ones read. */
 	sqe = io_uring_get_sqe(&ring);
 	io_uring_prep_read(sqe, fds[0], &byte, 1, 0);
-	for (i = 0; i < NR; i++) {
+	for (i = 0; i < NR_PAGES; i++) {
 		sqe->flags |= IOSQE_IO_LINK;
 		sqe = io_uring_get_sqe(&ring);
 		if (i & 1)
-			io_uring_prep_write_fixed(sqe, file, self->ptr + bytes(i),
-						  psize(), bytes(i), 0);
+			io_uring_prep_write_fixed(sqe, file, self->ptr + PAGES(i),
+						  psize(), PAGES(i), 0);
 		else
-			io_uring_prep_read_fixed(sqe, file, self->ptr + bytes(i),
-						 psize(), bytes(i), 0);
+			io_uring_prep_read_fixed(sqe, file, self->ptr + PAGES(i),
+						 psize(), PAGES(i), 0);
 	}
-	ASSERT_EQ(io_uring_submit(&ring), NR + 1);
+	ASSERT_EQ(io_uring_submit(&ring), NR_PAGES + 1);
 	move_pinned(_metadata, self, variant->flags);
 	EXPECT_EQ(io_uring_cq_ready(&ring), 0);
-	fill(self->to, NR, 4);
+	fill(self->to, NR_PAGES, 4);
 	ASSERT_EQ(write(fds[1], "x", 1), 1);
 	reap_requests(_metadata, &ring, 1, 1);
-	reap_requests(_metadata, &ring, NR, psize());
+	reap_requests(_metadata, &ring, NR_PAGES, psize());
 
-	ASSERT_EQ(pread(file, data, bytes(NR), 0), (ssize_t)bytes(NR));
-	for (i = 0; i < NR; i++) {
+	ASSERT_EQ(pread(file, data, PAGES(NR_PAGES), 0), (ssize_t)PAGES(NR_PAGES));
+	for (i = 0; i < NR_PAGES; i++) {
 		const unsigned long seed = i & 1 ? 4 : 3;
 
-		EXPECT_TRUE(intact_from(self->to + bytes(i), 1, seed, i));
-		EXPECT_TRUE(intact_from(data + bytes(i), 1, seed, i));
+		EXPECT_TRUE(intact_from(self->to + PAGES(i), 1, seed, i));
+		EXPECT_TRUE(intact_from(data + PAGES(i), 1, seed, i));
 	}
 	ASSERT_EQ(io_uring_unregister_buffers(&ring), 0);
 	io_uring_queue_exit(&ring);
-	fill(self->to, NR, 5);
-	EXPECT_TRUE(healthy(&self->arena, self->to, NR, 5));
+	fill(self->to, NR_PAGES, 5);
+	EXPECT_TRUE(healthy(&self->arena, self->to, NR_PAGES, 5));
 	EXPECT_TRUE(healthy(&self->arena, self->left, 4, 9));
 	close(file);
 	close(fds[0]);

@@ -57,7 +57,7 @@
 #endif
 
 #define UNIT		((2ul << 20) / psize())	/* A PMD's worth, on x86. */
-#define NR		(16 * UNIT)
+#define NR_PAGES		(16 * UNIT)
 #define NR_MAX		(16 * 512)
 #define MOVES		100
 #define ENOUGH_RELOCATED 10
@@ -142,7 +142,7 @@ static int open_event(const char *event, bool in_arena)
 	if (fd < 0 || !in_arena)
 		return fd;
 	snprintf(text, sizeof(text), "addr >= 0x%lx && addr < 0x%lx",
-		 (unsigned long)arena.base, (unsigned long)at(&arena, NR));
+		 (unsigned long)arena.base, (unsigned long)arena_at(&arena, NR_PAGES));
 	if (!ioctl(fd, PERF_EVENT_IOC_SET_FILTER, text))
 		return fd;
 	close(fd);
@@ -177,12 +177,12 @@ static const char *need_two_nodes(struct mover *mover)
 static unsigned long move_pages_once(struct mover *mover)
 {
 	enum { MAX = 256 };
-	size_t first = mover_rnd(mover, NR - MAX), i;
+	size_t first = mover_rnd(mover, NR_PAGES - MAX), i;
 	int nodes[MAX], status[MAX];
 	void *pages[MAX];
 
 	for (i = 0; i < MAX; i++) {
-		pages[i] = at(&arena, first + i);
+		pages[i] = arena_at(&arena, first + i);
 		nodes[i] = node_nr[mover->tries & 1];
 	}
 	syscall(__NR_move_pages, 0, MAX, pages, nodes, status, MPOL_MF_MOVE);
@@ -191,12 +191,12 @@ static unsigned long move_pages_once(struct mover *mover)
 
 static unsigned long mbind_once(struct mover *mover)
 {
-	size_t first = mover_rnd(mover, NR - UNIT);
+	size_t first = mover_rnd(mover, NR_PAGES - UNIT);
 
-	syscall(__NR_mbind, at(&arena, first), bytes(UNIT), MPOL_PREFERRED,
+	syscall(__NR_mbind, arena_at(&arena, first), PAGES(UNIT), MPOL_PREFERRED,
 		&node_mask[mover->tries & 1], 64, MPOL_MF_MOVE);
 	/* VMAs of different policies do not merge, so have no more than two. */
-	syscall(__NR_mbind, arena.base, bytes(NR), MPOL_DEFAULT, NULL, 0, 0);
+	syscall(__NR_mbind, arena.base, PAGES(NR_PAGES), MPOL_DEFAULT, NULL, 0, 0);
 	return 0;
 }
 
@@ -231,15 +231,15 @@ static const char *need_split(struct mover *mover)
 
 static unsigned long split_once(struct mover *mover)
 {
-	const size_t first = mover_rnd(mover, NR - UNIT);
+	const size_t first = mover_rnd(mover, NR_PAGES - UNIT);
 	char text[128];
 
 	/* To small pages by their pfn, or to larger ones through the VMAs. */
 	snprintf(text, sizeof(text), "1");
 	if (mover->tries & 1)
 		snprintf(text, sizeof(text), "%d,0x%lx,0x%lx,%d", mm_owner,
-			 (unsigned long)at(&arena, first),
-			 (unsigned long)at(&arena, first + UNIT),
+			 (unsigned long)arena_at(&arena, first),
+			 (unsigned long)arena_at(&arena, first + UNIT),
 			 2 + mover_rnd(mover, 4));
 	write_text("/sys/kernel/debug/split_huge_pages", text);
 	return 0;
@@ -252,9 +252,9 @@ static const char *need_swap(struct mover *mover)
 
 static unsigned long pageout_once(struct mover *mover)
 {
-	const size_t first = mover_rnd(mover, NR - UNIT);
+	const size_t first = mover_rnd(mover, NR_PAGES - UNIT);
 
-	madvise(at(&arena, first), bytes(UNIT), MADV_PAGEOUT);
+	madvise(arena_at(&arena, first), PAGES(UNIT), MADV_PAGEOUT);
 	return 0;
 }
 
@@ -420,8 +420,8 @@ static const char *need_gup_test(struct mover *mover)
 static unsigned long gup_fast_once(struct mover *mover)
 {
 	struct gup_test args = {
-		.addr = (unsigned long)at(&arena, mover_rnd(mover, NR - 64)),
-		.size = bytes(64),
+		.addr = (unsigned long)arena_at(&arena, mover_rnd(mover, NR_PAGES - 64)),
+		.size = PAGES(64),
 		.nr_pages_per_call = 1,
 		.gup_flags = 1,			/* FOLL_WRITE */
 	};
@@ -444,13 +444,13 @@ static const char *need_page_idle(struct mover *mover)
 /* To mark a page as idle takes an rmap walk, which clears the accessed bits. */
 static unsigned long page_idle_once(struct mover *mover)
 {
-	size_t first = mover_rnd(mover, NR - UNIT), i;
+	size_t first = mover_rnd(mover, NR_PAGES - UNIT), i;
 	unsigned long done = 0, pfn;
 
 	for (i = first; i < first + UNIT; i++) {
 		__u64 word;
 
-		pfn = pagemap_get_pfn(arena.pagemap, at(&arena, i));
+		pfn = pagemap_get_pfn(arena.pagemap, arena_at(&arena, i));
 		if (pfn == -1ul || !pfn)
 			continue;
 		word = BIT_ULL(pfn % 64);
@@ -469,29 +469,29 @@ static const struct mover movers[] = {
 	[FORK] = {
 		.name = "fork", .unit = "pages seen by children",
 	}, {
-		.name = "move_pages", .unit = "slots frozen",
+		.name = "move_pages", .unit = "PTEs frozen",
 		.enough = 500, .setup = need_two_nodes,
 		.once = move_pages_once, .events = migration_events,
 	}, {
-		.name = "mbind", .unit = "slots frozen",
+		.name = "mbind", .unit = "PTEs frozen",
 		.enough = 500, .setup = need_two_nodes,
 		.once = mbind_once, .events = migration_events,
 	}, {
-		.name = "migrate_pages", .unit = "slots frozen",
+		.name = "migrate_pages", .unit = "PTEs frozen",
 		.enough = 500, .setup = need_two_nodes, .own_process = true,
 		.once = migrate_pages_once, .events = migration_events,
 	}, {
-		.name = "compaction", .unit = "slots frozen",
+		.name = "compaction", .unit = "PTEs frozen",
 		.enough = 50, .setup = need_compaction, .own_process = true,
 		.once = compact_once, .events = migration_events,
 		.when = IF_ONLINE,
 	}, {
-		.name = "memory offline", .unit = "slots frozen",
+		.name = "memory offline", .unit = "PTEs frozen",
 		.enough = 50, .setup = hotplug_setup, .own_process = true,
 		.once = hotplug_once, .cleanup = hotplug_cleanup,
 		.events = migration_events, .when = IF_OFFLINE,
 	}, {
-		.name = "split", .unit = "slots frozen",
+		.name = "split", .unit = "PTEs frozen",
 		.enough = 500, .setup = need_split, .own_process = true,
 		.once = split_once, .events = migration_events,
 		.when = IF_ONLINE,
@@ -671,9 +671,9 @@ static void print_wrong(size_t page, size_t word, unsigned long found,
 	size_t i;
 
 	ksft_print_msg("%s: page %zu at %p, word %zu is %lx instead of %lx\n",
-		       when, page, at(&arena, page), word, found,
+		       when, page, arena_at(&arena, page), word, found,
 		       word_of(shadow[page], word));
-	for (i = 0; serial && i < NR; i++) {
+	for (i = 0; serial && i < NR_PAGES; i++) {
 		if (shadow[i] == serial)
 			ksft_print_msg("that belongs to page %zu\n", i);
 	}
@@ -686,7 +686,7 @@ static bool verify(size_t first, size_t nr, const char *when)
 	size_t page, i;
 
 	for (page = first; page < first + nr; page++) {
-		unsigned long *word = (unsigned long *)at(&arena, page);
+		unsigned long *word = (unsigned long *)arena_at(&arena, page);
 
 		for (i = 0; i < words; i++) {
 			if (word[i] == word_of(shadow[page], i))
@@ -705,7 +705,7 @@ static void write_some(size_t first, size_t nr)
 	size_t page, i;
 
 	for (page = first; page < first + nr; page++) {
-		unsigned long *word = (unsigned long *)at(&arena, page);
+		unsigned long *word = (unsigned long *)arena_at(&arena, page);
 
 		if (!rnd(8))
 			continue;
@@ -719,7 +719,7 @@ static void map_anew(size_t first, size_t nr)
 {
 	arena_map(&arena, first, nr);
 	if (!offline)
-		madvise(at(&arena, first), bytes(nr), MADV_HUGEPAGE);
+		madvise(arena_at(&arena, first), PAGES(nr), MADV_HUGEPAGE);
 	memset(shadow + first, 0, nr * sizeof(*shadow));
 }
 
@@ -738,7 +738,7 @@ static bool fork_once(void)
 			ksft_print_msg("the child ended with %x\n", status);
 			return false;
 		}
-		mover->done += NR;
+		mover->done += NR_PAGES;
 		return true;
 	}
 
@@ -751,7 +751,7 @@ static bool fork_once(void)
 	if (pid < 0)
 		ksft_exit_fail_perror("fork");
 	if (!pid) {
-		bool good = verify(0, NR, "in a child");
+		bool good = verify(0, NR_PAGES, "in a child");
 
 		fflush(stdout);
 		_exit(!good);
@@ -762,7 +762,10 @@ static bool fork_once(void)
 
 static void pick_move(struct move *move)
 {
-	static const int flags[] = { MUST, MUST, MUST, RELOCATE, RELOCATE, 0 };
+	static const int flags[] = {
+		MUST_RELOCATE_ANON, MUST_RELOCATE_ANON, MUST_RELOCATE_ANON,
+		RELOCATE_ANON, RELOCATE_ANON, 0,
+	};
 
 	do {
 		/* Keep some of the huge pages whole, and cut others. */
@@ -770,8 +773,8 @@ static void pick_move(struct move *move)
 
 		move->nr = unit > 1 ? unit * (1 + rnd(2)) :
 			   1 + rnd(rnd(4) ? 64 : 3 * UNIT);
-		move->from = rnd((NR - move->nr) / unit + 1) * unit;
-		move->to = rnd((NR - move->nr) / unit + 1) * unit;
+		move->from = rnd((NR_PAGES - move->nr) / unit + 1) * unit;
+		move->to = rnd((NR_PAGES - move->nr) / unit + 1) * unit;
 	} while (move->from < move->to + move->nr &&
 		 move->to < move->from + move->nr);
 	move->flags = flags[rnd(ARRAY_SIZE(flags))];
@@ -783,15 +786,15 @@ static bool move_once(void)
 	struct move move;
 
 	pick_move(&move);
-	if (relocate(at(&arena, move.from), move.nr, move.flags,
-		     at(&arena, move.to)) == MAP_FAILED)
+	if (relocate(arena_at(&arena, move.from), move.nr, move.flags,
+		     arena_at(&arena, move.to)) == MAP_FAILED)
 		move.err = errno;
 	last_moves[nr_moves++ % ARRAY_SIZE(last_moves)] = move;
 	tell_movers();
 
 	if (move.err) {
 		/* Shared with a child, or a folio that could not be split. */
-		if (move.err != EFAULT || move.flags != MUST) {
+		if (move.err != EFAULT || move.flags != MUST_RELOCATE_ANON) {
 			print_last_moves();
 			ksft_exit_fail_msg("mremap: %s\n", strerror(move.err));
 		}
@@ -800,7 +803,7 @@ static bool move_once(void)
 		       verify(move.to, move.nr, "destination of a refused move");
 	}
 
-	relocated += move.flags == MUST;
+	relocated += move.flags == MUST_RELOCATE_ANON;
 	memcpy(shadow + move.to, shadow + move.from,
 	       move.nr * sizeof(*shadow));
 	map_anew(move.from, move.nr);
@@ -821,11 +824,11 @@ static size_t nr_left(int node, const char *what)
 	static int status[NR_MAX];
 	size_t page, first = 0, left = 0;
 
-	for (page = 0; page < NR; page++)
-		pages[page] = at(&arena, page);
-	if (syscall(__NR_move_pages, 0, NR, pages, NULL, status, 0))
+	for (page = 0; page < NR_PAGES; page++)
+		pages[page] = arena_at(&arena, page);
+	if (syscall(__NR_move_pages, 0, NR_PAGES, pages, NULL, status, 0))
 		ksft_exit_fail_perror("move_pages");
-	for (page = 0; page < NR; page++) {
+	for (page = 0; page < NR_PAGES; page++) {
 		if (status[page] < 0 || status[page] == node)
 			continue;
 		if (!left++)
@@ -848,9 +851,9 @@ static bool find_all(void)
 	int node, tries;
 
 	/* No new huge pages from khugepaged, on whatever node. */
-	madvise(arena.base, bytes(NR), MADV_NOHUGEPAGE);
+	madvise(arena.base, PAGES(NR_PAGES), MADV_NOHUGEPAGE);
 	for (node = 0; nr_nodes() > 1 && node < 2; node++) {
-		migrate(arena.base, NR, node);
+		migrate(arena.base, NR_PAGES, node);
 		if (nr_left(node_nr[node], "migrated"))
 			return false;
 	}
@@ -858,7 +861,7 @@ static bool find_all(void)
 		return true;
 	/* What was swapped in just now may be under writeback. */
 	for (tries = 0; tries < 1000; tries++) {
-		madvise(arena.base, bytes(NR), MADV_PAGEOUT);
+		madvise(arena.base, PAGES(NR_PAGES), MADV_PAGEOUT);
 		if (!nr_left(-1, NULL))
 			return true;
 		usleep(5000);
@@ -899,7 +902,7 @@ static void pick_movers(void)
 			memcpy(&shared->movers[nr_movers++], &movers[i],
 			       sizeof(*movers));
 	}
-	shared->movers[FORK].enough = NR;
+	shared->movers[FORK].enough = NR_PAGES;
 }
 
 int main(int argc, char **argv)
@@ -917,14 +920,14 @@ int main(int argc, char **argv)
 	seed = argc > 2 ? strtoul(argv[2], NULL, 0) : time(NULL) ^ getpid();
 	ksft_print_header();
 	mm_owner = getpid();
-	arena_init(&arena, NR, bytes(UNIT));
-	if (relocate(arena_map(&arena, 0, 1), 1, RELOCATE, at(&arena, 1)) == MAP_FAILED)
+	arena_init(&arena, NR_PAGES, PAGES(UNIT));
+	if (relocate(arena_map(&arena, 0, 1), 1, RELOCATE_ANON, arena_at(&arena, 1)) == MAP_FAILED)
 		ksft_exit_skip("no MREMAP_RELOCATE_ANON: %s\n", strerror(errno));
 	pick_movers();
 	ksft_set_plan(3 + nr_movers);
 	ksft_print_msg("%lu moves, seed %u\n", moves, seed);
 
-	shadow = calloc(NR, sizeof(*shadow));
+	shadow = calloc(NR_PAGES, sizeof(*shadow));
 	if (!shadow)
 		ksft_exit_fail_msg("out of memory\n");
 
@@ -934,8 +937,8 @@ int main(int argc, char **argv)
 		if (shared->movers[i].own_process)
 			start_mover(&shared->movers[i]);
 	}
-	map_anew(0, NR);
-	write_some(0, NR);
+	map_anew(0, NR_PAGES);
+	write_some(0, NR_PAGES);
 	for (i = 0; i < nr_movers; i++) {
 		if (!shared->movers[i].own_process)
 			start_mover(&shared->movers[i]);
@@ -946,7 +949,7 @@ int main(int argc, char **argv)
 		good = fork_once() && move_once();
 
 	if (shared->movers[FORK].pid && reap(shared->movers[FORK].pid))
-		shared->movers[FORK].done += NR;
+		shared->movers[FORK].done += NR_PAGES;
 	else if (shared->movers[FORK].pid)
 		good = false;
 	__atomic_store_n(&shared->stop, true, __ATOMIC_RELEASE);
@@ -954,10 +957,10 @@ int main(int argc, char **argv)
 	for (i = 0; i < nr_movers; i++)
 		end_mover(&shared->movers[i]);
 
-	good = good && verify(0, NR, "at the end");
+	good = good && verify(0, NR_PAGES, "at the end");
 	if (good)
 		found = find_all();
-	good = good && verify(0, NR, "after everything was migrated and reclaimed");
+	good = good && verify(0, NR_PAGES, "after everything was migrated and reclaimed");
 
 	ksft_test_result(good, "every page has its bytes\n");
 	ksft_test_result(found, "every page is found\n");

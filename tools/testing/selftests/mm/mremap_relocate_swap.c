@@ -37,8 +37,8 @@
 /* For anonymous pages, this is PageAnonExclusive. Of a folio, the head's. */
 #define KPF_OWNER_2		BIT_ULL(34)
 
-/* Of a slot that is swapped out: which device? */
-#define SLOT_TYPE		0x1full
+/* Of a pagemap entry that is swapped out: which device? */
+#define ENTRY_SWAP_TYPE		0x1full
 
 /* Enough for can_swap() even if there is no other device. */
 #define DEVICE_SIZE		(128ul << 20)
@@ -284,7 +284,7 @@ struct range {
 	size_t unit;			/* pages of a folio */
 	size_t nr;
 	char *left, *ptr, *to;
-	__u64 slots[1024];
+	__u64 entries[1024];
 	bool zswap, thp, ksm;		/* Is there something to put back? */
 	struct thp_settings saved_thp;
 	unsigned long saved_ksm;
@@ -295,14 +295,14 @@ struct range {
 
 static bool is_on_device(struct range *range, char *ptr, size_t nr)
 {
-	return count_slots(&range->arena, ptr, nr, PM_SWAP | SLOT_TYPE,
-			   PM_SWAP | range->dev.type) == nr;
+	return count_entries(&range->arena, ptr, nr, PM_SWAP | ENTRY_SWAP_TYPE,
+			     PM_SWAP | range->dev.type) == nr;
 }
 
 /*
  * Whatever the priorities, swap entries come first of all from the cluster that
  * this CPU has used last, for folios of this size. Use it up. Then see that the
- * next folio goes to our device, and how the slots say so.
+ * next folio goes to our device, and how pagemap says so.
  */
 static bool is_device_used(struct range *range)
 {
@@ -312,17 +312,17 @@ static bool is_device_used(struct range *range)
 	long used;
 
 	fill(ptr, nr, 7);
-	if (pageout(arena, ptr + bytes(range->unit), nr - range->unit,
+	if (pageout(arena, ptr + PAGES(range->unit), nr - range->unit,
 		    nr - range->unit) != nr - range->unit)
 		return false;
 	used = device_used_kb(&range->dev);
 	if (pageout(arena, ptr, range->unit, range->unit) != range->unit)
 		return false;
 	used = device_used_kb(&range->dev) - used;
-	read_slots(arena, ptr, 1, range->slots);
-	range->dev.type = range->slots[0] & SLOT_TYPE;
+	read_entries(arena, ptr, 1, range->entries);
+	range->dev.type = range->entries[0] & ENTRY_SWAP_TYPE;
 	arena_unmap(arena, 8 * table, nr);
-	return used == bytes(range->unit) / 1024;
+	return used == PAGES(range->unit) / 1024;
 }
 
 static bool is_ksm(struct range *range, char *ptr)
@@ -357,10 +357,10 @@ static void map_left(struct range *range, size_t page)
 {
 	struct arena *arena = &range->arena;
 
-	range->to = at(arena, page);
+	range->to = arena_at(arena, page);
 	range->left = arena_map(arena, page - NR_LEFT, NR_LEFT);
 	if (range->unit > 1)
-		madvise(range->left, bytes(NR_LEFT), MADV_NOHUGEPAGE);
+		madvise(range->left, PAGES(NR_LEFT), MADV_NOHUGEPAGE);
 	fill(range->left, NR_LEFT, 9);
 }
 
@@ -402,11 +402,11 @@ static const char *try_setup(struct range *range, enum kind kind, int order)
 	range->ptr = arena_map(arena, table, range->nr);
 	fill(range->ptr, range->nr, 1);
 	for (i = 0; i < range->nr; i += range->unit) {
-		if (folio_pages(arena, range->ptr + bytes(i)) != range->unit)
+		if (folio_pages(arena, range->ptr + PAGES(i)) != range->unit)
 			return "got no folios of this size";
 	}
 	if (order)
-		madvise(range->ptr, bytes(range->nr), MADV_NOHUGEPAGE);
+		madvise(range->ptr, PAGES(range->nr), MADV_NOHUGEPAGE);
 	map_left(range, 4 * table);
 	return NULL;
 }
@@ -430,7 +430,7 @@ static unsigned long nr_written_whole(struct range *range)
 
 	snprintf(path, sizeof(path),
 		 "/sys/kernel/mm/transparent_hugepage/hugepages-%zukB/stats/swpout",
-		 bytes(range->unit) / 1024);
+		 PAGES(range->unit) / 1024);
 	return read_num(path);
 }
 
@@ -447,7 +447,7 @@ static bool swap_out(struct range *range)
 		after = nr_written_whole(range);
 	if (!is_on_device(range, range->ptr, range->nr))
 		return false;
-	read_slots(&range->arena, range->ptr, range->nr, range->slots);
+	read_entries(&range->arena, range->ptr, range->nr, range->entries);
 	return range->unit == 1 || after - before >= range->nr / range->unit;
 }
 
@@ -538,16 +538,16 @@ static void move_swapped_out(struct __test_metadata *_metadata,
 	if (!swap_out(range))
 		SKIP(return, "not swapped out whole");
 	ASSERT_EQ(relocate(range->ptr, nr, flags, to), to);
-	EXPECT_TRUE(same_slots(arena, to, nr, range->slots));
+	EXPECT_TRUE(same_entries(arena, to, nr, range->entries));
 	EXPECT_TRUE(is_merged(range));
 
 	/* It may come back as a large folio, where that is allowed. */
 	if (range->unit > 1) {
-		madvise(to, bytes(nr), MADV_HUGEPAGE);
+		madvise(to, PAGES(nr), MADV_HUGEPAGE);
 		FORCE_READ(*to);
 		TH_LOG("read back in a folio of %zu pages",
 		       folio_pages(arena, to));
-		madvise(to, bytes(nr), MADV_NOHUGEPAGE);
+		madvise(to, PAGES(nr), MADV_NOHUGEPAGE);
 	}
 	EXPECT_TRUE(is_merged(range));
 	EXPECT_TRUE(both_healthy(range, to, 1));
@@ -555,12 +555,12 @@ static void move_swapped_out(struct __test_metadata *_metadata,
 
 TEST_F_TIMEOUT(swap, relocate, 120)
 {
-	move_swapped_out(_metadata, &self->range, RELOCATE);
+	move_swapped_out(_metadata, &self->range, RELOCATE_ANON);
 }
 
 TEST_F_TIMEOUT(swap, must, 120)
 {
-	move_swapped_out(_metadata, &self->range, MUST);
+	move_swapped_out(_metadata, &self->range, MUST_RELOCATE_ANON);
 }
 
 /* To where no large folio can be aligned. */
@@ -571,7 +571,7 @@ TEST_F_TIMEOUT(swap, one_page_off, 120)
 
 	arena_unmap(&range->arena, page - NR_LEFT, NR_LEFT);
 	map_left(range, page + 1);
-	move_swapped_out(_metadata, range, MUST);
+	move_swapped_out(_metadata, range, MUST_RELOCATE_ANON);
 }
 
 /*
@@ -586,7 +586,8 @@ TEST_F_TIMEOUT(swap, swapoff_afterwards, 120)
 
 	if (!swap_out(range))
 		SKIP(return, "not swapped out whole");
-	ASSERT_EQ(relocate(range->ptr, nr, MUST, range->to), range->to);
+	ASSERT_EQ(relocate(range->ptr, nr, MUST_RELOCATE_ANON, range->to),
+		  range->to);
 	ASSERT_EQ(swapoff(range->dev.path), 0);
 	EXPECT_EQ(nr_present(arena, range->to, nr), nr);
 	EXPECT_TRUE(is_merged(range));
@@ -610,14 +611,14 @@ static void move_shared(struct __test_metadata *_metadata, struct range *range)
 	pid = share_with_child(&arena, ptr, nr, 0, 1, &step);
 
 	snapshot_take(&range->snap, &arena, ptr, nr);
-	EXPECT_EQ(relocate(ptr, nr, MUST, to), MAP_FAILED);
+	EXPECT_EQ(relocate(ptr, nr, MUST_RELOCATE_ANON, to), MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&range->snap));
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
 
-	EXPECT_TRUE(same_slots(&arena, ptr, nr, range->slots));
-	ASSERT_EQ(relocate(ptr, nr, MUST, to), to);
+	EXPECT_TRUE(same_entries(&arena, ptr, nr, range->entries));
+	ASSERT_EQ(relocate(ptr, nr, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_merged(range));
 }
 
@@ -644,7 +645,8 @@ TEST_F_TIMEOUT(swap, child_is_gone, 120)
 	if (!pid)
 		_exit(0);
 	EXPECT_TRUE(reap(pid));
-	ASSERT_EQ(relocate(range->ptr, range->nr, MUST, range->to), range->to);
+	ASSERT_EQ(relocate(range->ptr, range->nr, MUST_RELOCATE_ANON,
+			   range->to), range->to);
 	EXPECT_TRUE(is_merged(range));
 	EXPECT_TRUE(both_healthy(range, range->to, 1));
 }
@@ -710,14 +712,14 @@ TEST_F_TIMEOUT(swap, swapoff_in_a_loop, 240)
 	ASSERT_EQ(pthread_create(&swap.thread, NULL, swapper, &swap), 0);
 	for (moves = 0; moves < 40 || swapper_done(&swap) < 40; moves += 2) {
 		ASSERT_FALSE(swapper_failed(&swap));
-		ASSERT_EQ(madvise(ptr, bytes(nr), MADV_PAGEOUT), 0);
-		ASSERT_EQ(relocate(ptr, nr, MUST, to), to);
+		ASSERT_EQ(madvise(ptr, PAGES(nr), MADV_PAGEOUT), 0);
+		ASSERT_EQ(relocate(ptr, nr, MUST_RELOCATE_ANON, to), to);
 		ASSERT_TRUE(is_merged(range));
-		ASSERT_EQ(madvise(to, bytes(nr), MADV_PAGEOUT), 0);
-		ASSERT_EQ(relocate(to, nr, MUST, ptr), ptr);
+		ASSERT_EQ(madvise(to, PAGES(nr), MADV_PAGEOUT), 0);
+		ASSERT_EQ(relocate(to, nr, MUST_RELOCATE_ANON, ptr), ptr);
 		ASSERT_TRUE(is_one_vma(&range->arena, ptr, nr));
 		page = moves % nr;
-		ASSERT_TRUE(intact_from(ptr + bytes(page), 1, 1, page));
+		ASSERT_TRUE(intact_from(ptr + PAGES(page), 1, 1, page));
 	}
 	__atomic_store_n(&swap.stop, true, __ATOMIC_RELEASE);
 	ASSERT_EQ(pthread_join(swap.thread, NULL), 0);
@@ -791,7 +793,7 @@ static size_t count_flags(struct arena *arena, char *ptr, size_t nr, __u64 mask,
 	size_t i, count = 0;
 
 	for (i = 0; i < nr; i++)
-		count += (page_flags(arena, ptr + bytes(i)) & mask) == value;
+		count += (page_flags(arena, ptr + PAGES(i)) & mask) == value;
 	return count;
 }
 
@@ -816,7 +818,7 @@ static bool lose_exclusive(struct range *range)
 	if (!start_writeback(range))
 		return false;
 	force_read_pages(range->ptr, nr, psize());
-	read_slots(arena, range->ptr, nr, range->slots);
+	read_entries(arena, range->ptr, nr, range->entries);
 	return count_flags(arena, range->ptr, nr, mask, KPF_WRITEBACK) == nr;
 }
 
@@ -829,9 +831,9 @@ TEST_F_TIMEOUT(stalled, exclusive_lost, 120)
 
 	if (!lose_exclusive(range))
 		SKIP(return, "not mapped, not exclusive, under writeback");
-	ASSERT_EQ(relocate(range->ptr, nr, MUST, to), to);
+	ASSERT_EQ(relocate(range->ptr, nr, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_merged(range));
-	EXPECT_TRUE(same_slots(arena, to, nr, range->slots));
+	EXPECT_TRUE(same_entries(arena, to, nr, range->entries));
 	EXPECT_EQ(folio_pages(arena, to), range->unit);
 	EXPECT_EQ(count_flags(arena, to, nr, KPF_WRITEBACK | KPF_OWNER_2,
 			      KPF_WRITEBACK), nr);
@@ -850,7 +852,7 @@ TEST_F_TIMEOUT(stalled, written_to, 120)
 
 	if (!lose_exclusive(range))
 		SKIP(return, "not mapped, not exclusive, under writeback");
-	ASSERT_EQ(relocate(range->ptr, nr, MUST, to), to);
+	ASSERT_EQ(relocate(range->ptr, nr, MUST_RELOCATE_ANON, to), to);
 	fill(to, nr, 2);
 	EXPECT_TRUE(is_merged(range));
 	EXPECT_EQ(count_flags(arena, to, nr, KPF_WRITEBACK, 0), nr);
@@ -886,8 +888,8 @@ TEST_F_TIMEOUT(stalled, swap_cached, 120)
 		SKIP(return, "no KSM, which does the copying");
 	if (!start_writeback(range))
 		SKIP(return, "not in the swap cache, under writeback");
-	ASSERT_EQ(relocate(range->ptr, nr, MUST, to), to);
-	EXPECT_TRUE(same_slots(arena, to, nr, range->slots));
+	ASSERT_EQ(relocate(range->ptr, nr, MUST_RELOCATE_ANON, to), to);
+	EXPECT_TRUE(same_entries(arena, to, nr, range->entries));
 	EXPECT_EQ(nr_swap_cached(arena, to, nr), nr);
 	EXPECT_TRUE(is_merged(range));
 
@@ -920,16 +922,16 @@ FIXTURE_SETUP(ksm)
 
 	range->saved_ksm = read_num(KSM_RUN);
 	range->ksm = true;
-	memcpy(range->ptr + bytes(1), range->ptr, psize());
-	if (!madvise(range->ptr, bytes(range->nr), MADV_MERGEABLE) &&
-	    !madvise(range->left, bytes(NR_LEFT), MADV_MERGEABLE))
+	memcpy(range->ptr + PAGES(1), range->ptr, psize());
+	if (!madvise(range->ptr, PAGES(range->nr), MADV_MERGEABLE) &&
+	    !madvise(range->left, PAGES(NR_LEFT), MADV_MERGEABLE))
 		ksm_start();
 	/* Let it neither go on nor take back what it did. */
 	write_num(KSM_RUN, 0);
 	if (!is_ksm(range, range->ptr))
 		why = "KSM did not merge";
 	/* The other one goes: nobody else has the page. */
-	madvise(range->ptr + bytes(1), bytes(1), MADV_DONTNEED);
+	madvise(range->ptr + PAGES(1), PAGES(1), MADV_DONTNEED);
 	if (!why && (!device_freeze(&range->dev) ||
 		     pageout(&range->arena, range->ptr, 1, 1) != 1 ||
 		     nr_swap_cached(&range->arena, range->ptr, 1) != 1))
@@ -947,8 +949,8 @@ FIXTURE_TEARDOWN_PARENT(ksm)
 
 static bool ksm_intact(struct range *range, char *ptr)
 {
-	return intact(ptr, 1, 1) && all_zero(ptr + bytes(1), 1) &&
-	       intact_from(ptr + bytes(2), range->nr - 2, 1, 2);
+	return intact(ptr, 1, 1) && all_zero(ptr + PAGES(1), 1) &&
+	       intact_from(ptr + PAGES(2), range->nr - 2, 1, 2);
 }
 
 /*
@@ -962,14 +964,14 @@ static void expect_ksm_refused(struct __test_metadata *_metadata,
 	char *ptr = range->ptr, *to = range->to;
 	const size_t nr = range->nr;
 
-	read_slots(arena, ptr, nr, range->slots);
+	read_entries(arena, ptr, nr, range->entries);
 	snapshot_take(&range->snap, arena, ptr, nr);
-	EXPECT_EQ(relocate(ptr, nr, MUST, to), MAP_FAILED);
+	EXPECT_EQ(relocate(ptr, nr, MUST_RELOCATE_ANON, to), MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&range->snap));
 
-	ASSERT_EQ(relocate(ptr, nr, RELOCATE, to), to);
-	EXPECT_TRUE(same_slots(arena, to, nr, range->slots));
+	ASSERT_EQ(relocate(ptr, nr, RELOCATE_ANON, to), to);
+	EXPECT_TRUE(same_entries(arena, to, nr, range->entries));
 	EXPECT_EQ(nr_vmas(arena, range->left, NR_LEFT + nr), 2);
 	EXPECT_TRUE(ksm_intact(range, to));
 	EXPECT_TRUE(is_ksm(range, to));
@@ -978,8 +980,8 @@ static void expect_ksm_refused(struct __test_metadata *_metadata,
 
 	fill(to, nr, 2);
 	EXPECT_TRUE(both_healthy(range, to, 2));
-	ASSERT_EQ(relocate(to, nr, MUST, ptr), ptr);
-	ASSERT_EQ(relocate(ptr, nr, MUST, to), to);
+	ASSERT_EQ(relocate(to, nr, MUST_RELOCATE_ANON, ptr), ptr);
+	ASSERT_EQ(relocate(ptr, nr, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_merged(range));
 	EXPECT_TRUE(both_healthy(range, to, 2));
 }
@@ -993,8 +995,8 @@ TEST_F_TIMEOUT(ksm, swap_entry_unmergeable, 120)
 {
 	struct range *range = &self->range;
 
-	ASSERT_EQ(madvise(range->ptr, bytes(range->nr), MADV_UNMERGEABLE), 0);
-	ASSERT_EQ(madvise(range->left, bytes(NR_LEFT), MADV_UNMERGEABLE), 0);
+	ASSERT_EQ(madvise(range->ptr, PAGES(range->nr), MADV_UNMERGEABLE), 0);
+	ASSERT_EQ(madvise(range->left, PAGES(NR_LEFT), MADV_UNMERGEABLE), 0);
 	expect_ksm_refused(_metadata, range);
 }
 
@@ -1003,8 +1005,8 @@ TEST_F_TIMEOUT(ksm, mapped_unmergeable, 120)
 {
 	struct range *range = &self->range;
 
-	ASSERT_EQ(madvise(range->ptr, bytes(range->nr), MADV_UNMERGEABLE), 0);
-	ASSERT_EQ(madvise(range->left, bytes(NR_LEFT), MADV_UNMERGEABLE), 0);
+	ASSERT_EQ(madvise(range->ptr, PAGES(range->nr), MADV_UNMERGEABLE), 0);
+	ASSERT_EQ(madvise(range->left, PAGES(NR_LEFT), MADV_UNMERGEABLE), 0);
 	FORCE_READ(*range->ptr);
 	if (!is_ksm(range, range->ptr))
 		SKIP(return, "not mapped as a KSM page");
@@ -1020,7 +1022,7 @@ TEST_F_TIMEOUT(ksm, mapped_mergeable, 120)
 	FORCE_READ(*range->ptr);
 	if (!is_ksm(range, range->ptr))
 		SKIP(return, "not mapped as a KSM page");
-	ASSERT_EQ(relocate(range->ptr, range->nr, MUST, to), to);
+	ASSERT_EQ(relocate(range->ptr, range->nr, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_merged(range));
 	EXPECT_FALSE(is_ksm(range, to));
 	EXPECT_TRUE(ksm_intact(range, to));
@@ -1044,7 +1046,7 @@ TEST_F_TIMEOUT(ksm, swapped_out, 120)
 		usleep(1000);
 	}
 	ASSERT_EQ(nr_swap_cached(arena, ptr, 1), 0);
-	ASSERT_EQ(relocate(ptr, range->nr, MUST, to), to);
+	ASSERT_EQ(relocate(ptr, range->nr, MUST_RELOCATE_ANON, to), to);
 	EXPECT_TRUE(is_merged(range));
 	EXPECT_TRUE(ksm_intact(range, to));
 	EXPECT_FALSE(is_ksm(range, to));
@@ -1139,7 +1141,7 @@ static void move_half(struct __test_metadata *_metadata, struct range *range)
 	ASSERT_EQ(pthread_create(&thaw.thread, NULL, thawer, &thaw), 0);
 	/* Who ends the writeback may have the folio for a moment longer. */
 	for (try = 0; try < PATIENCE && err; try++) {
-		err = relocate(ptr, half, MUST, to) == to ? 0 : errno;
+		err = relocate(ptr, half, MUST_RELOCATE_ANON, to) == to ? 0 : errno;
 		sched_yield();
 	}
 	__atomic_store_n(&thaw.returned, true, __ATOMIC_RELEASE);
@@ -1149,7 +1151,7 @@ static void move_half(struct __test_metadata *_metadata, struct range *range)
 
 	EXPECT_TRUE(is_one_vma(arena, range->left, NR_LEFT + half));
 	EXPECT_TRUE(healthy_from(arena, to, half, 1, 0));
-	EXPECT_TRUE(healthy_from(arena, ptr + bytes(half), range->nr - half, 1,
+	EXPECT_TRUE(healthy_from(arena, ptr + PAGES(half), range->nr - half, 1,
 				 half));
 	EXPECT_TRUE(healthy(arena, range->left, NR_LEFT, 9));
 }
@@ -1189,7 +1191,8 @@ TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
 		SKIP(return, "not in the swap cache, under writeback");
 	pid = share_with_child(&arena, range->ptr, range->nr, 0, 1, &step);
 	snapshot_take(&range->snap, &arena, range->ptr, range->nr);
-	EXPECT_EQ(relocate(range->ptr, half, MUST, range->to), MAP_FAILED);
+	EXPECT_EQ(relocate(range->ptr, half, MUST_RELOCATE_ANON, range->to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&range->snap));
 	EXPECT_EQ(nr_swap_cached(&arena, range->ptr, range->nr), range->nr);
@@ -1197,7 +1200,8 @@ TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
 
-	ASSERT_EQ(relocate(range->ptr, half, MUST, range->to), range->to);
+	ASSERT_EQ(relocate(range->ptr, half, MUST_RELOCATE_ANON, range->to),
+		  range->to);
 	EXPECT_TRUE(is_one_vma(&arena, range->left, NR_LEFT + half));
 	EXPECT_TRUE(healthy_from(&arena, range->to, half, 1, 0));
 }
@@ -1235,7 +1239,7 @@ TEST_F_TIMEOUT(cut, killed_while_waiting, 120)
 	if (!pid) {
 		wait_for_parent(&step);
 		/* By now it is the child's alone. */
-		relocate(range->ptr, half, MUST, range->to);
+		relocate(range->ptr, half, MUST_RELOCATE_ANON, range->to);
 		_exit(errno);
 	}
 	arena_unmap(&arena, (range->ptr - arena.base) / psize(), range->nr);
@@ -1259,29 +1263,31 @@ TEST_F_TIMEOUT(cut, swap_cached_and_the_next_vma_shared, 120)
 	struct range *range = &self->range;
 	struct arena arena = range->arena;
 	const size_t nr = range->nr, half = range->unit / 2, part = nr - half;
-	char *ptr = range->ptr, *next = ptr + bytes(nr), *to = range->to;
+	char *ptr = range->ptr, *next = ptr + PAGES(nr), *to = range->to;
 	struct step step;
 	pid_t pid;
 
 	/* ..[aAAA][BBBB].., and the child has B only. */
 	arena_map(&arena, (next - arena.base) / psize(), 4);
-	ASSERT_EQ(madvise(next, bytes(4), MADV_NOHUGEPAGE), 0);
+	ASSERT_EQ(madvise(next, PAGES(4), MADV_NOHUGEPAGE), 0);
 	fill_from(next, 4, 1, nr);
-	ASSERT_EQ(mprotect(next, bytes(4), PROT_READ), 0);
+	ASSERT_EQ(mprotect(next, PAGES(4), PROT_READ), 0);
 	if (!start_writeback(range))
 		SKIP(return, "not in the swap cache, under writeback");
 	pid = share_with_child(&arena, ptr, nr + 4, nr, 1, &step);
 
 	ASSERT_TRUE(device_thaw(&range->dev));
 	snapshot_take(&range->snap, &arena, ptr, nr + 4);
-	EXPECT_EQ(relocate(ptr + bytes(half), part + 4, MUST, to), MAP_FAILED);
+	EXPECT_EQ(relocate(ptr + PAGES(half), part + 4, MUST_RELOCATE_ANON, to),
+		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&range->snap));
 	EXPECT_EQ(nr_swap_cached(&arena, ptr, nr), nr);
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
 
-	ASSERT_EQ(relocate(ptr + bytes(half), part + 4, MUST, to), to);
+	ASSERT_EQ(relocate(ptr + PAGES(half), part + 4, MUST_RELOCATE_ANON, to),
+		  to);
 	EXPECT_TRUE(is_one_vma(&arena, range->left, NR_LEFT + part));
 	EXPECT_TRUE(healthy_from(&arena, to, part + 4, 1, half));
 	EXPECT_TRUE(healthy(&arena, ptr, half, 1));
@@ -1319,13 +1325,13 @@ static bool read_back_whole(struct range *range, struct arena *arena)
 {
 	size_t i;
 
-	if (madvise(range->ptr, bytes(range->nr), MADV_HUGEPAGE))
+	if (madvise(range->ptr, PAGES(range->nr), MADV_HUGEPAGE))
 		return false;
 	force_read_pages(range->ptr, range->nr, psize());
-	if (madvise(range->ptr, bytes(range->nr), MADV_NOHUGEPAGE))
+	if (madvise(range->ptr, PAGES(range->nr), MADV_NOHUGEPAGE))
 		return false;
 	for (i = 0; i < range->nr; i += range->unit) {
-		if (folio_pages(arena, range->ptr + bytes(i)) != range->unit)
+		if (folio_pages(arena, range->ptr + PAGES(i)) != range->unit)
 			return false;
 	}
 	return true;
@@ -1357,7 +1363,7 @@ static void expect_half_refused(struct __test_metadata *_metadata,
 				struct range *range)
 {
 	snapshot_take(&range->snap, &range->arena, range->ptr, range->nr);
-	EXPECT_EQ(relocate(range->ptr, range->unit / 2, MUST, range->to),
+	EXPECT_EQ(relocate(range->ptr, range->unit / 2, MUST_RELOCATE_ANON, range->to),
 		  MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_TRUE(snapshot_same(&range->snap));
@@ -1368,9 +1374,9 @@ static void expect_half_moved_plainly(struct __test_metadata *_metadata,
 {
 	const size_t half = range->unit / 2;
 
-	read_slots(&range->arena, range->ptr, half, range->slots);
-	ASSERT_EQ(relocate(range->ptr, half, RELOCATE, range->to), range->to);
-	EXPECT_TRUE(same_slots(&range->arena, range->to, half, range->slots));
+	read_entries(&range->arena, range->ptr, half, range->entries);
+	ASSERT_EQ(relocate(range->ptr, half, RELOCATE_ANON, range->to), range->to);
+	EXPECT_TRUE(same_entries(&range->arena, range->to, half, range->entries));
 	EXPECT_TRUE(is_one_vma(&range->arena, range->left, NR_LEFT));
 }
 
@@ -1382,10 +1388,11 @@ static void expect_half_relocated(struct __test_metadata *_metadata,
 	const size_t half = range->unit / 2;
 
 	ASSERT_EQ(relocate(range->to, half, 0, range->ptr), range->ptr);
-	ASSERT_EQ(relocate(range->ptr, half, MUST, range->to), range->to);
+	ASSERT_EQ(relocate(range->ptr, half, MUST_RELOCATE_ANON, range->to),
+		  range->to);
 	EXPECT_TRUE(is_one_vma(arena, range->left, NR_LEFT + half));
 	EXPECT_TRUE(healthy_from(arena, range->to, half, 1, 0));
-	EXPECT_TRUE(healthy_from(arena, range->ptr + bytes(half),
+	EXPECT_TRUE(healthy_from(arena, range->ptr + PAGES(half),
 				 range->nr - half, 1, half));
 	EXPECT_TRUE(healthy(arena, range->left, NR_LEFT, 9));
 }

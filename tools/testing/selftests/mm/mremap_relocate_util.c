@@ -49,7 +49,7 @@ static void open_files(struct arena *arena)
 /* Reserve nr pages at a multiple of align bytes (0: no matter where). */
 void arena_init(struct arena *arena, size_t nr, size_t align)
 {
-	size_t len = bytes(nr) + align;
+	size_t len = PAGES(nr) + align;
 	char *ptr, *base;
 	cpu_set_t set;
 
@@ -74,7 +74,7 @@ void arena_init(struct arena *arena, size_t nr, size_t align)
 		if (base > ptr)
 			munmap(ptr, base - ptr);
 		if (base < ptr + align)
-			munmap(base + bytes(nr), ptr + align - base);
+			munmap(base + PAGES(nr), ptr + align - base);
 	}
 
 	arena->base = base;
@@ -85,7 +85,7 @@ void arena_init(struct arena *arena, size_t nr, size_t align)
 
 void arena_exit(struct arena *arena)
 {
-	munmap(arena->base, bytes(arena->nr));
+	munmap(arena->base, PAGES(arena->nr));
 	close_procmap(&arena->procmap);
 	close(arena->pagemap);
 	if (arena->kpageflags >= 0)
@@ -103,7 +103,7 @@ void arena_reopen(struct arena *arena)
 /* Map readable and writable anonymous memory. */
 char *arena_map(struct arena *arena, size_t page, size_t nr)
 {
-	char *ptr = mmap(at(arena, page), bytes(nr), PROT_READ | PROT_WRITE,
+	char *ptr = mmap(arena_at(arena, page), PAGES(nr), PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 
 	if (ptr == MAP_FAILED)
@@ -114,14 +114,14 @@ char *arena_map(struct arena *arena, size_t page, size_t nr)
 /* Make it a reserved part of the arena again. */
 void arena_unmap(struct arena *arena, size_t page, size_t nr)
 {
-	if (mmap(at(arena, page), bytes(nr), PROT_NONE, MAP_PRIVATE |
+	if (mmap(arena_at(arena, page), PAGES(nr), PROT_NONE, MAP_PRIVATE |
 		 MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
 		ksft_exit_fail_perror("mmap in the arena");
 }
 
 void *relocate(void *from, size_t nr, int flags, void *to)
 {
-	return sys_mremap(from, bytes(nr), bytes(nr),
+	return sys_mremap(from, PAGES(nr), PAGES(nr),
 			  MREMAP_MAYMOVE | MREMAP_FIXED | flags, to);
 }
 
@@ -164,7 +164,7 @@ bool all_zero(const char *ptr, size_t nr)
 	const unsigned long *word = (const unsigned long *)ptr;
 	size_t i;
 
-	for (i = 0; i < bytes(nr) / sizeof(*word); i++) {
+	for (i = 0; i < PAGES(nr) / sizeof(*word); i++) {
 		if (word[i]) {
 			ksft_print_msg("page %zu of %zu is not zero\n",
 				       i * sizeof(*word) / psize(), nr);
@@ -179,7 +179,7 @@ size_t nr_vmas(struct arena *arena, void *start, size_t nr)
 {
 	struct procmap_query *query = &arena->procmap.query;
 	unsigned long addr = (unsigned long)start;
-	unsigned long end = addr + bytes(nr);
+	unsigned long end = addr + PAGES(nr);
 	size_t count = 0;
 	int err;
 
@@ -210,7 +210,7 @@ bool is_one_vma(struct arena *arena, void *start, size_t nr)
 			       ((char *)start - arena->base) / psize());
 		return false;
 	}
-	if (query->vma_start == addr && query->vma_end == addr + bytes(nr))
+	if (query->vma_start == addr && query->vma_end == addr + PAGES(nr))
 		return true;
 
 	ksft_print_msg("VMA at pages %ld to %ld instead of %ld to %ld\n",
@@ -223,10 +223,10 @@ bool is_one_vma(struct arena *arena, void *start, size_t nr)
 
 bool fits_in_again(struct arena *arena, char *ptr, size_t nr)
 {
-	char *middle = ptr + bytes(nr / 2);
+	char *middle = ptr + PAGES(nr / 2);
 
-	return !munmap(middle, bytes(1)) &&
-	       mmap(middle, bytes(1), PROT_READ | PROT_WRITE, MAP_PRIVATE |
+	return !munmap(middle, PAGES(1)) &&
+	       mmap(middle, PAGES(1), PROT_READ | PROT_WRITE, MAP_PRIVATE |
 		    MAP_ANONYMOUS | MAP_FIXED, -1, 0) == middle &&
 	       nr_vmas(arena, ptr, nr) == 1;
 }
@@ -244,42 +244,42 @@ bool faults(const char *ptr)
 	return ret;
 }
 
-void read_slots(struct arena *arena, void *ptr, size_t nr, __u64 *slots)
+void read_entries(struct arena *arena, void *ptr, size_t nr, __u64 *entries)
 {
-	ssize_t len = nr * sizeof(*slots);
+	ssize_t len = nr * sizeof(*entries);
 
-	if (pread(arena->pagemap, slots, len,
-		  (unsigned long)ptr / psize() * sizeof(*slots)) != len)
+	if (pread(arena->pagemap, entries, len,
+		  (unsigned long)ptr / psize() * sizeof(*entries)) != len)
 		ksft_exit_fail_perror("/proc/self/pagemap");
 }
 
-/* Do the slots hold the same pages, swap entries and markers as the array? */
-bool same_slots(struct arena *arena, void *ptr, size_t nr, const __u64 *slots)
+/* Are there the same pages, swap entries and markers as in the array? */
+bool same_entries(struct arena *arena, void *ptr, size_t nr, const __u64 *entries)
 {
 	__u64 now;
 	size_t i;
 
 	for (i = 0; i < nr; i++) {
-		read_slots(arena, (char *)ptr + bytes(i), 1, &now);
-		if ((now & SLOT_MASK) == (slots[i] & SLOT_MASK))
+		read_entries(arena, (char *)ptr + PAGES(i), 1, &now);
+		if ((now & ENTRY_MASK) == (entries[i] & ENTRY_MASK))
 			continue;
-		ksft_print_msg("slot %zu of %zu is %llx instead of %llx\n", i, nr,
+		ksft_print_msg("entry %zu of %zu is %llx instead of %llx\n", i, nr,
 			       (unsigned long long)now,
-			       (unsigned long long)slots[i]);
+			       (unsigned long long)entries[i]);
 		return false;
 	}
 	return true;
 }
 
-size_t count_slots(struct arena *arena, void *ptr, size_t nr, __u64 mask,
-		   __u64 value)
+size_t count_entries(struct arena *arena, void *ptr, size_t nr, __u64 mask,
+		     __u64 value)
 {
 	size_t i, count = 0;
-	__u64 slot;
+	__u64 entry;
 
 	for (i = 0; i < nr; i++) {
-		read_slots(arena, (char *)ptr + bytes(i), 1, &slot);
-		count += (slot & mask) == value;
+		read_entries(arena, (char *)ptr + PAGES(i), 1, &entry);
+		count += (entry & mask) == value;
 	}
 	return count;
 }
@@ -294,7 +294,7 @@ size_t nr_swap_cached(struct arena *arena, void *ptr, size_t nr)
 	size_t i, count = 0;
 
 	for (i = 0; i < nr; i++) {
-		char *page = (char *)ptr + bytes(i);
+		char *page = (char *)ptr + PAGES(i);
 
 		if (!nr_swapped(arena, page, 1))
 			continue;
@@ -343,7 +343,7 @@ static bool in_arena(const char *line, void *arg)
 
 	return sscanf(line, "%lx-%lx", &start, &end) == 2 &&
 	       end > (unsigned long)arena->base &&
-	       start < (unsigned long)arena->base + bytes(arena->nr);
+	       start < (unsigned long)arena->base + PAGES(arena->nr);
 }
 
 static bool is_counter(const char *line, void *arg)
@@ -369,8 +369,8 @@ void snapshot_take(struct snapshot *snap, struct arena *arena, void *ptr,
 	snap->arena = arena;
 	snap->ptr = ptr;
 	snap->nr = nr;
-	snap->slots = malloc(nr * sizeof(*snap->slots));
-	if (!snap->slots)
+	snap->entries = malloc(nr * sizeof(*snap->entries));
+	if (!snap->entries)
 		ksft_exit_fail_msg("out of memory\n");
 	/* The buffers must not be faulted in between two snapshots. */
 	memset(snap->maps, 0, sizeof(snap->maps));
@@ -378,7 +378,7 @@ void snapshot_take(struct snapshot *snap, struct arena *arena, void *ptr,
 	memset(snapshot_now, 0, sizeof(snapshot_now));
 	copy_lines("/proc/self/maps", snap->maps, sizeof(snap->maps), in_arena,
 		   arena);
-	read_slots(arena, ptr, nr, snap->slots);
+	read_entries(arena, ptr, nr, snap->entries);
 	copy_lines("/proc/self/status", snap->counters, sizeof(snap->counters),
 		   is_counter, NULL);
 }
@@ -401,10 +401,10 @@ bool snapshot_same(struct snapshot *snap)
 		ksft_print_msg("mappings are:\n%s", now);
 		ret = false;
 	}
-	if (!same_slots(snap->arena, snap->ptr, snap->nr, snap->slots))
+	if (!same_entries(snap->arena, snap->ptr, snap->nr, snap->entries))
 		ret = false;
-	free(snap->slots);
-	snap->slots = NULL;
+	free(snap->entries);
+	snap->entries = NULL;
 	return ret;
 }
 
@@ -602,7 +602,7 @@ static size_t do_migrate(void *ptr, size_t nr, int node_index, int flags)
 		ksft_exit_fail_msg("out of memory\n");
 
 	for (i = 0; i < nr; i++) {
-		pages[i] = (char *)ptr + bytes(i);
+		pages[i] = (char *)ptr + PAGES(i);
 		to[i] = nodes[node_index];
 	}
 	for (try = 0; try < PATIENCE; try++) {
@@ -640,7 +640,7 @@ size_t migrate_shared(void *ptr, size_t nr, int node_index)
 }
 
 /*
- * Reclaim until 'want' slots hold a swap entry. Returns how many do. What was
+ * Reclaim until 'want' pages are swapped out. Returns how many are. What was
  * swapped in a moment ago may still be on its way out, to a disk that is slow.
  */
 size_t pageout(struct arena *arena, void *ptr, size_t nr, size_t want)
@@ -649,7 +649,7 @@ size_t pageout(struct arena *arena, void *ptr, size_t nr, size_t want)
 	int try;
 
 	for (try = 0; try < 10 * PATIENCE; try++) {
-		if (madvise(ptr, bytes(nr), MADV_PAGEOUT))
+		if (madvise(ptr, PAGES(nr), MADV_PAGEOUT))
 			ksft_exit_fail_perror("MADV_PAGEOUT");
 		swapped = nr_swapped(arena, ptr, nr);
 		if (swapped >= want)
@@ -665,12 +665,12 @@ static void print_present(struct arena *arena, char *ptr, size_t nr)
 	size_t i;
 
 	for (i = 0; i < nr; i++) {
-		if (!nr_present(arena, ptr + bytes(i), 1))
+		if (!nr_present(arena, ptr + PAGES(i), 1))
 			continue;
 		ksft_print_msg("page %zu of %zu has flags %llx, folio of %zu\n",
 			       i, nr,
-			       (unsigned long long)page_flags(arena, ptr + bytes(i)),
-			       folio_pages(arena, ptr + bytes(i)));
+			       (unsigned long long)page_flags(arena, ptr + PAGES(i)),
+			       folio_pages(arena, ptr + PAGES(i)));
 		return;
 	}
 }
@@ -709,7 +709,7 @@ static bool is_idle(unsigned long pfn)
  */
 static void forget_translations(void)
 {
-	const size_t len = bytes(1024);
+	const size_t len = PAGES(1024);
 	char *ptr = mmap(NULL, len, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (ptr == MAP_FAILED || madvise(ptr, len, MADV_NOHUGEPAGE))
@@ -733,7 +733,7 @@ static size_t nr_found_used(struct arena *arena, char *ptr, size_t nr)
 		ksft_exit_fail_msg("out of memory\n");
 	forget_translations();
 	for (i = 0; i < nr; i++) {
-		pfns[i] = head_pfn(arena, ptr + bytes(i));
+		pfns[i] = head_pfn(arena, ptr + PAGES(i));
 		if (!pfns[i])
 			goto out;
 		mark_idle(pfns[i]);
@@ -874,15 +874,15 @@ pid_t share_with_child(struct arena *arena, char *ptr, size_t nr, size_t first,
 {
 	pid_t pid;
 
-	if (madvise(ptr, bytes(first), MADV_DONTFORK))
+	if (madvise(ptr, PAGES(first), MADV_DONTFORK))
 		ksft_exit_fail_perror("MADV_DONTFORK");
 	step_init(step);
 	pid = fork_child(arena);
 	if (!pid) {
 		wait_for_parent(step);
-		_exit(!intact_from(ptr + bytes(first), nr - first, seed, first));
+		_exit(!intact_from(ptr + PAGES(first), nr - first, seed, first));
 	}
-	if (madvise(ptr, bytes(first), MADV_DOFORK))
+	if (madvise(ptr, PAGES(first), MADV_DOFORK))
 		ksft_exit_fail_perror("MADV_DOFORK");
 	return pid;
 }
@@ -919,7 +919,7 @@ static void *migrator(void *arg)
 		if (!(round & 1))
 			node ^= 1;
 		for (i = 0; i < mig->nr; i++) {
-			pages[i] = ptr + bytes(i);
+			pages[i] = ptr + PAGES(i);
 			to[i] = nodes[node];
 			status[i] = -1;
 		}

@@ -21,9 +21,9 @@
 #define MREMAP_MUST_RELOCATE_ANON	16
 #endif
 
-/* Short names for the tests' tables. */
-#define RELOCATE	MREMAP_RELOCATE_ANON
-#define MUST		MREMAP_MUST_RELOCATE_ANON
+/* Next to the other flags of mremap(), it is clear whose they are. */
+#define RELOCATE_ANON		MREMAP_RELOCATE_ANON
+#define MUST_RELOCATE_ANON	MREMAP_MUST_RELOCATE_ANON
 
 /*
  * Every mapping of a test lies in one arena, reserved with PROT_NONE, so that
@@ -42,15 +42,13 @@ void arena_init(struct arena *arena, size_t nr, size_t align);
 void arena_exit(struct arena *arena);
 void arena_reopen(struct arena *arena);
 
-static inline char *at(struct arena *arena, size_t page)
+static inline char *arena_at(struct arena *arena, size_t page)
 {
 	return arena->base + page * psize();
 }
 
-static inline size_t bytes(size_t nr)
-{
-	return nr * psize();
-}
+/* The size of so many pages. */
+#define PAGES(nr)	((size_t)(nr) * psize())
 
 char *arena_map(struct arena *arena, size_t page, size_t nr);
 void arena_unmap(struct arena *arena, size_t page, size_t nr);
@@ -86,23 +84,23 @@ bool fits_in_again(struct arena *arena, char *ptr, size_t nr);
 /* Does the kernel refuse to read this byte for us? */
 bool faults(const char *ptr);
 
-/* Slots, as /proc/self/pagemap shows them. */
-#define SLOT_MASK	(PM_PRESENT | PM_SWAP | PM_FILE | PM_GUARD_REGION | \
+/* Page table entries, as /proc/self/pagemap shows them. */
+#define ENTRY_MASK	(PM_PRESENT | PM_SWAP | PM_FILE | PM_GUARD_REGION | \
 			 PM_UFFD_WP | (BIT_ULL(55) - 1))
 
-void read_slots(struct arena *arena, void *ptr, size_t nr, __u64 *slots);
-bool same_slots(struct arena *arena, void *ptr, size_t nr, const __u64 *slots);
-size_t count_slots(struct arena *arena, void *ptr, size_t nr, __u64 mask,
-		   __u64 value);
+void read_entries(struct arena *arena, void *ptr, size_t nr, __u64 *entries);
+bool same_entries(struct arena *arena, void *ptr, size_t nr, const __u64 *entries);
+size_t count_entries(struct arena *arena, void *ptr, size_t nr, __u64 mask,
+		     __u64 value);
 
 static inline size_t nr_present(struct arena *arena, void *ptr, size_t nr)
 {
-	return count_slots(arena, ptr, nr, PM_PRESENT, PM_PRESENT);
+	return count_entries(arena, ptr, nr, PM_PRESENT, PM_PRESENT);
 }
 
 static inline size_t nr_swapped(struct arena *arena, void *ptr, size_t nr)
 {
-	return count_slots(arena, ptr, nr, PM_SWAP, PM_SWAP);
+	return count_entries(arena, ptr, nr, PM_SWAP, PM_SWAP);
 }
 
 /* How many swap entries of the range have their page in the swap cache? */
@@ -110,7 +108,8 @@ size_t nr_swap_cached(struct arena *arena, void *ptr, size_t nr);
 
 /*
  * Everything about a range that a call which fails must leave alone: the VMAs
- * of the arena, what each slot of the range holds, and the process's counters.
+ * of the arena, what is in its page tables for the range, and the process's
+ * counters.
  */
 struct snapshot {
 	struct arena *arena;
@@ -118,7 +117,7 @@ struct snapshot {
 	size_t nr;
 	char maps[16384];
 	char counters[1024];
-	__u64 *slots;
+	__u64 *entries;
 };
 
 void snapshot_take(struct snapshot *snap, struct arena *arena, void *ptr,

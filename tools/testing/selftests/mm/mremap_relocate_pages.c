@@ -1610,6 +1610,34 @@ TEST_F(large, cut_and_the_next_vma_shared)
 }
 
 /*
+ * Two VMAs share a folio. All of it moves, though each VMA for itself, so that
+ * it has two homes for a while.
+ */
+TEST_F(large, astride_two_vmas)
+{
+	struct arena *arena = &self->arena;
+	char *to = arena_at(arena, 4 * self->table);
+	char *left = large_left(arena, to);
+	const size_t nr = 2 * self->nr, half = self->nr / 2;
+
+	/* [AA][BBBBBB], of which AABB and BBBB are the folios. */
+	ASSERT_EQ(mprotect(self->ptr + PAGES(half), PAGES(nr - half), PROT_READ),
+		  0);
+	ASSERT_EQ(nr_vmas(arena, self->ptr, nr), 2);
+	ASSERT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), to);
+	EXPECT_TRUE(same_entries(arena, to, nr, self->entries));
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + half));
+	EXPECT_TRUE(is_one_vma(arena, to + PAGES(half), nr - half));
+	EXPECT_EQ(folio_pages(arena, to + PAGES(self->nr)), self->nr);
+
+	ASSERT_EQ(mprotect(to + PAGES(half), PAGES(nr - half),
+			   PROT_READ | PROT_WRITE), 0);
+	EXPECT_TRUE(is_one_vma(arena, left, 3 + nr));
+	EXPECT_TRUE(healthy(arena, to, nr, 1));
+	EXPECT_TRUE(healthy(arena, left, 3, 9));
+}
+
+/*
  * Cut by the end of the range, so it would have to be split, and pinned, so it
  * cannot be: the one thing about a pin that stands in the way.
  */

@@ -1326,6 +1326,59 @@ TEST_F_TIMEOUT(map_count, same_headroom, 180)
 	}
 }
 
+/*
+ * A process that is killed in the midst of a long move leaves nothing behind.
+ * What it might leave, such as page tables that were to be used, is missed by
+ * the kernel when it frees the rest, and it says so in its log.
+ */
+#define KILLED_TABLES		256
+
+static void move_until_killed(struct step *step, int flags)
+{
+	const size_t table = psize() / sizeof(__u64) * psize();
+	const size_t len = KILLED_TABLES * table;
+	char *ptr, *to;
+	size_t i;
+
+	ptr = mmap(NULL, 2 * len, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		   MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (ptr == MAP_FAILED)
+		_exit(1);
+	/* A page for each page table, not where it ends or begins. */
+	for (i = 0; i < KILLED_TABLES; i++)
+		ptr[i * table + table / 2] = 1;
+	/* To the other half, so that no page table is as it was. */
+	to = ptr + len;
+	tell_parent(step);
+	for (;;) {
+		if (relocate(ptr, len / psize(), flags, to) != to ||
+		    relocate(to, len / psize(), flags, ptr) != ptr)
+			_exit(2);
+	}
+}
+
+TEST_F_TIMEOUT(others, killed_while_moving, 120)
+{
+	long before, after;
+	struct step step;
+	pid_t pid;
+	int i;
+
+	step_init(&step);
+	before = meminfo_kb("PageTables");
+	for (i = 0; i < 20; i++) {
+		pid = fork_child(&self->arena);
+		if (!pid)
+			move_until_killed(&step, variant->flags);
+		wait_for_child(&step);
+		usleep(1000 * i);
+		ASSERT_TRUE(kill_child(pid));
+	}
+	after = meminfo_kb("PageTables");
+	/* Less than each of them had. */
+	EXPECT_LT(after - before, 4 * KILLED_TABLES * (long)psize() / 1024);
+}
+
 static bool read_anon(const char *file, long *value)
 {
 	char buf[8192];

@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +22,6 @@
 #include <sys/prctl.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <linux/fs.h>
 #include <unistd.h>
 #include "mremap_relocate_util.h"
@@ -1206,19 +1204,6 @@ TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
 	EXPECT_TRUE(healthy_from(&arena, range->to, half, 1, 0));
 }
 
-/* As reap(), but do not wait for ever. */
-static bool was_killed(pid_t pid)
-{
-	int status, try;
-
-	for (try = 0; try < 10 * PATIENCE; try++) {
-		if (waitpid(pid, &status, WNOHANG) == pid)
-			return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-		usleep(1000);
-	}
-	return false;
-}
-
 /*
  * Who waits for a device that does not answer can be killed, and takes all that
  * it had with it: the device can be taken away when it answers again.
@@ -1247,8 +1232,7 @@ TEST_F_TIMEOUT(cut, killed_while_waiting, 120)
 	for (try = 0; try < PATIENCE && !is_waiting(pid); try++)
 		usleep(1000);
 	ASSERT_TRUE(is_waiting(pid));
-	ASSERT_EQ(kill(pid, SIGKILL), 0);
-	EXPECT_TRUE(was_killed(pid));
+	EXPECT_TRUE(kill_child(pid));
 
 	ASSERT_TRUE(device_thaw(&range->dev));
 	EXPECT_EQ(swapoff(range->dev.path), 0);

@@ -900,6 +900,19 @@ bool reap(pid_t pid)
 	return WIFEXITED(status) && !WEXITSTATUS(status);
 }
 
+bool kill_child(pid_t pid)
+{
+	int status, try;
+
+	kill(pid, SIGKILL);
+	for (try = 0; try < 10000; try++) {
+		if (waitpid(pid, &status, WNOHANG) == pid)
+			return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+		usleep(1000);
+	}
+	return false;
+}
+
 static void *migrator(void *arg)
 {
 	struct migrator *mig = arg;

@@ -200,6 +200,9 @@ pid_t share_with_child(struct arena *arena, char *ptr, size_t nr, size_t first,
 /* Wait for the child to end; true if it exited with 0. */
 bool reap(pid_t pid);
 
+/* Kill the child; false if it has ended otherwise, or does not die for 10 s. */
+bool kill_child(pid_t pid);
+
 /* A thread that migrates a range back and forth until it is told to stop. */
 struct migrator {
 	pthread_t thread;

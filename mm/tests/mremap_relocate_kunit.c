@@ -534,8 +534,8 @@ struct neighbours {
 };
 
 /*
- * What merges is tested from userland, with neighbours of all kinds. Whose
- * anon_vma the folios got cannot be seen from there.
+ * Userland tests see with which neighbours a mapping merges. They cannot see
+ * whose anon_vma the folios got.
  */
 static const struct neighbours neighbours[] = {
 	{ "none", false, false, OWN },
@@ -1131,7 +1131,7 @@ static void swap_out_large(struct kunit *test, unsigned long addr)
 	folio_put(folio);
 }
 
-/* What a fault in another mm does, if it is to share the entries. */
+/* As a fault in another mm does, if that mm has the same swap entries. */
 static void read_late(struct vm_area_struct *vma, unsigned long addr)
 {
 	struct vm_fault vmf = { .vma = vma, .address = addr };
@@ -1155,10 +1155,10 @@ static const struct wait reads[] = {
 KUNIT_ARRAY_PARAM_DESC(reads, reads, name);
 
 /*
- * Half of what was swapped out in one piece, when all of it is read in again,
- * by a fault of somebody who holds none of our locks: another mm has all the
- * entries, or had them when it began. The folio is nobody's yet, so there is
- * nothing to be re-homed, and nothing that makes the halves move together.
+ * A folio was swapped out, and half of it moves. Then a fault in another mm,
+ * which has the swap entries as well, reads all of the folio in again, without
+ * any lock of ours. The new folio is not anonymous yet: there is nothing to be
+ * re-homed, and the half that is outside of the range must stay there.
  *
  *   |eeeeeeeeEEEEEEEE|   ->   |eeeeeeee|   |EEEEEEEE|
  *   ARENA                     ARENA        dst

@@ -3,9 +3,9 @@
  * MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON: what the two flags
  * promise, and what merges.
  *
- * What page tables can hold that are moved is in mremap_relocate_pages.c, memory
- * that others use as well is in mremap_relocate_share.c, and the books that must
- * balance are in mremap_relocate_acct.c.
+ * mremap_relocate_pages.c tests all that page tables can hold,
+ * mremap_relocate_share.c memory that others use as well, and
+ * mremap_relocate_acct.c the accounts.
  *
  * In the pictures '.' is a page of the arena that is reserved and not usable,
  * a letter is a page that belongs to a mapping, faulted in if it is a capital,

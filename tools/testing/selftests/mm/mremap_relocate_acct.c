@@ -1328,8 +1328,8 @@ TEST_F_TIMEOUT(map_count, same_headroom, 180)
 
 /*
  * A process that is killed in the midst of a long move leaves nothing behind.
- * What it might leave, such as page tables that were to be used, is missed by
- * the kernel when it frees the rest, and it says so in its log.
+ * If it left page tables, the kernel would miss them when it frees the rest, and
+ * say so in its log.
  */
 #define KILLED_TABLES		256
 

@@ -344,8 +344,8 @@ TEST_F(pages, swap_cached)
 }
 
 /*
- * What has just been reclaimed may still be on its way to the disk, and then is
- * in the swap cache, all of it or a part.
+ * Pages that have just been reclaimed may still be on their way to the disk, and
+ * in the swap cache until they are there.
  */
 TEST_F(pages, under_writeback)
 {
@@ -547,9 +547,9 @@ TEST_F_TIMEOUT(pages, locked_by_others, 120)
 }
 
 /*
- * Map pages that KSM makes one page of, and let it neither go on nor take back
- * what it did: "0" only keeps ksmd from going on. The neighbour must agree about
- * KSM. Returns NULL, or why there is nothing to test.
+ * Map pages, and let KSM make one page of them. Then stop ksmd by "0", which does
+ * not undo the merge. The neighbour has to agree about KSM. Returns NULL, or why
+ * there is nothing to test.
  */
 static const char *map_merged_by_ksm(FIXTURE_DATA(pages) * self, size_t nr)
 {
@@ -593,8 +593,8 @@ TEST_F(pages, ksm)
 }
 
 /*
- * But not if the call is refused, for the last page of the range: a child has
- * it, too. Then they are still one page.
+ * But not if the call is refused, because a child shares the last page of the
+ * range. Then they are still one page.
  */
 static void move_ksm_and_shared(struct __test_metadata *_metadata,
 				FIXTURE_DATA(pages) * self, size_t nr, int flags)
@@ -603,7 +603,7 @@ static void move_ksm_and_shared(struct __test_metadata *_metadata,
 	struct step step;
 	pid_t pid;
 
-	/* KSM does not touch it: it is off. */
+	/* ksmd is stopped, and does not touch this one. */
 	fill_from(self->ptr + PAGES(nr - 1), 1, 1, nr - 1);
 	pid = share_with_child(arena, self->ptr, nr, nr - 1, 1, &step);
 
@@ -1511,7 +1511,7 @@ TEST_F(large, shared)
 	EXPECT_TRUE(healthy(arena, arena_at(arena, 7 * self->table + 1), nr, 1));
 }
 
-/* Until the caller has copies of its own, which are what moves then. */
+/* The caller gets copies of its own, and these can be relocated. */
 TEST_F(large, shared_populate_write)
 {
 	struct arena own = self->arena, *arena = &own;

@@ -208,8 +208,8 @@ TEST_F(shared, parent_wrote)
 }
 
 /*
- * What a program can do where it is refused, as the documentation has it: get
- * copies of what is shared, and try again. No byte is written for that.
+ * The documentation has this recipe for a program that is refused: get copies of
+ * the shared pages, and try again. It writes no byte.
  */
 TEST_F(shared, populate_write)
 {

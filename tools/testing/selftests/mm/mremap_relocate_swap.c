@@ -1205,8 +1205,8 @@ TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
 }
 
 /*
- * Who waits for a device that does not answer can be killed, and takes all that
- * it had with it: the device can be taken away when it answers again.
+ * A process that waits for a device that does not answer can be killed. Nothing
+ * of it is left: the device can be taken away when it answers again.
  */
 TEST_F_TIMEOUT(cut, killed_while_waiting, 120)
 {
@@ -1278,10 +1278,10 @@ TEST_F_TIMEOUT(cut, swap_cached_and_the_next_vma_shared, 120)
 }
 
 /*
- * Two processes have a folio that came back from swap: one maps it, the other
- * still has the swap entries, which keep it in the swap cache. Half of it moves
- * in one of the two. It cannot be re-homed, so it must not be split either: the
- * other half, and the other process, would pay for nothing.
+ * Two processes have a folio that came back from swap. One maps it, the other
+ * still has the swap entries, which keep it in the swap cache. One of the two
+ * moves half of it. The folio cannot be re-homed, so it must not be split
+ * either: the other half, and the other process, would pay for nothing.
  */
 FIXTURE(read_by_one)
 {

@@ -21,7 +21,7 @@
 #define MREMAP_MUST_RELOCATE_ANON	16
 #endif
 
-/* Next to the other flags of mremap(), it is clear whose they are. */
+/* Short enough for tables and calls. */
 #define RELOCATE_ANON		MREMAP_RELOCATE_ANON
 #define MUST_RELOCATE_ANON	MREMAP_MUST_RELOCATE_ANON
 
@@ -190,9 +190,9 @@ void step_wait(struct step *step, bool child);
 pid_t fork_child(struct arena *arena);
 
 /*
- * Have a child share all that we have, but for the pages of ptr before 'first',
- * until it is told to end. Then it looks at the others, in all 'nr' pages that
- * were filled with this seed.
+ * Have a child share all our memory, except for the first 'first' pages of ptr.
+ * When it is told to go on, the child looks whether the others of these 'nr'
+ * pages are intact, and ends.
  */
 pid_t share_with_child(struct arena *arena, char *ptr, size_t nr, size_t first,
 		       unsigned long seed, struct step *step);

@@ -533,10 +533,8 @@ TEST_F(others, soft_dirty_refused)
 
 	clear_softdirty();
 	snapshot_take(&self->snap, arena, self->ptr, NR_PAGES);
-	ASSERT_EQ(relocate(self->ptr, NR_PAGES, MUST_RELOCATE_ANON, self->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr, NR_PAGES,
+			       MUST_RELOCATE_ANON, self->to));
 	EXPECT_EQ(count_entries(arena, self->ptr, NR_PAGES, PM_SOFT_DIRTY,
 				PM_SOFT_DIRTY), 0);
 	tell_child(&step);
@@ -914,10 +912,8 @@ TEST_F(others, uffd_one_of_several)
 				false, false), 0);
 	ASSERT_EQ(nr_vmas(arena, self->ptr, NR_PAGES), 2);
 	snapshot_take(&self->snap, arena, self->ptr, NR_PAGES);
-	EXPECT_EQ(relocate(self->ptr, NR_PAGES, variant->flags | MUST_RELOCATE_ANON, self->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr, NR_PAGES,
+			       variant->flags | MUST_RELOCATE_ANON, self->to));
 	close(uffd);
 	EXPECT_TRUE(healthy(arena, self->ptr, NR_PAGES, 1));
 }
@@ -1108,10 +1104,8 @@ TEST_F(others, uffd_rwp_refused)
 	pid = share_with_child(arena, self->ptr, 8, 0, 1, &step);
 
 	snapshot_take(&self->snap, arena, self->ptr, NR_PAGES);
-	ASSERT_EQ(relocate(self->ptr, NR_PAGES, MUST_RELOCATE_ANON, self->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr, NR_PAGES,
+			       MUST_RELOCATE_ANON, self->to));
 	for (i = 16; i < NR_PAGES; i++)
 		EXPECT_EQ(faults(self->ptr + PAGES(i)), !(i & 1));
 	EXPECT_EQ(rwp_range(uffd, self->ptr, NR_PAGES, false), 0);

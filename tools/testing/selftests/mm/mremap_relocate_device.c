@@ -199,10 +199,9 @@ TEST_F(device, must_is_refused)
 	EXPECT_EQ(relocate(self->ptr, NR_PAGES,
 			   RELOCATE_ANON | MUST_RELOCATE_ANON, self->to), MAP_FAILED);
 	EXPECT_EQ(errno, EFAULT);
-	EXPECT_EQ(relocate(self->ptr, NR_PAGES, MUST_RELOCATE_ANON | MREMAP_DONTUNMAP, self->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr, NR_PAGES,
+			       MUST_RELOCATE_ANON | MREMAP_DONTUNMAP,
+			       self->to));
 
 	/* The device has not been told to give up anything. */
 	EXPECT_EQ(nr_with_device(self, variant, self->ptr), variant->nr);
@@ -283,10 +282,8 @@ TEST_F(device, one_vma_of_two)
 	ASSERT_EQ(nr_vmas(arena, other, 2 * NR_PAGES), 2);
 
 	snapshot_take(&self->snap, arena, other, 2 * NR_PAGES);
-	EXPECT_EQ(relocate(other, 2 * NR_PAGES, MUST_RELOCATE_ANON, self->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, other, 2 * NR_PAGES,
+			       MUST_RELOCATE_ANON, self->to));
 
 	ASSERT_EQ(relocate(other, 2 * NR_PAGES, RELOCATE_ANON, self->to), self->to);
 	EXPECT_TRUE(is_one_vma(arena, self->to + PAGES(NR_PAGES), NR_PAGES));
@@ -673,10 +670,8 @@ TEST_F(huge, must_is_refused)
 		SKIP(return, "the device takes no huge page");
 
 	snapshot_take(&self->snap, arena, self->ptr, self->nr);
-	EXPECT_EQ(relocate(self->ptr, self->nr, MUST_RELOCATE_ANON, self->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr, self->nr,
+			       MUST_RELOCATE_ANON, self->to));
 	EXPECT_EQ(nr_seen_as(self->fd, self->ptr, self->table, PRIVATE_HUGE,
 			     self->buf), self->table);
 	EXPECT_EQ(folio_pages(arena, self->second), self->table);
@@ -747,10 +742,8 @@ TEST_F(huge, cut)
 		SKIP(return, "the device takes no huge page");
 
 	snapshot_take(&self->snap, arena, self->ptr, self->nr);
-	EXPECT_EQ(relocate(ptr, self->table, MUST_RELOCATE_ANON, self->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, ptr, self->table,
+			       MUST_RELOCATE_ANON, self->to));
 	EXPECT_EQ(nr_seen_as(self->fd, self->ptr, self->table, PRIVATE_HUGE,
 			     self->buf), self->table);
 	EXPECT_EQ(folio_pages(arena, self->second), self->table);
@@ -782,10 +775,8 @@ TEST_F(huge, exclusive_page)
 	read_entries(arena, self->ptr, self->nr, self->entries);
 
 	snapshot_take(&self->snap, arena, self->ptr, self->nr);
-	EXPECT_EQ(relocate(self->ptr, self->nr, MUST_RELOCATE_ANON, self->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr, self->nr,
+			       MUST_RELOCATE_ANON, self->to));
 	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_CHECK_EXCLUSIVE, ptr, 1,
 			    self->buf), -EPERM);
 	EXPECT_EQ(folio_pages(arena, self->ptr), self->table);

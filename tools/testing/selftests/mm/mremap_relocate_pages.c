@@ -609,9 +609,8 @@ static void move_ksm_and_shared(struct __test_metadata *_metadata,
 
 	if (flags & MUST_RELOCATE_ANON) {
 		snapshot_take(&self->snap, arena, self->ptr, nr);
-		EXPECT_EQ(relocate(self->ptr, nr, flags, self->to), MAP_FAILED);
-		EXPECT_EQ(errno, EFAULT);
-		EXPECT_TRUE(snapshot_same(&self->snap));
+		EXPECT_TRUE(is_refused(&self->snap, self->ptr, nr, flags,
+				       self->to));
 		EXPECT_NE(page_flags(arena, self->ptr) & KPF_KSM, 0);
 	}
 
@@ -864,10 +863,8 @@ TEST_F(pages, uffd_wp_refused)
 	pid = share_with_child(arena, self->ptr, 12, 0, 1, &step);
 
 	snapshot_take(&self->snap, arena, self->ptr, 16);
-	ASSERT_EQ(relocate(self->ptr, 16, MUST_RELOCATE_ANON, self->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr, 16, MUST_RELOCATE_ANON,
+			       self->to));
 	EXPECT_EQ(read(uffd, &byte, 1), -1);
 
 	/* Still registered: write protection can be taken back. */
@@ -1494,9 +1491,7 @@ TEST_F(large, shared)
 	pid = share_with_child(arena, self->ptr, nr, 0, 1, &step);
 
 	snapshot_take(&self->snap, arena, self->ptr, nr);
-	EXPECT_EQ(relocate(self->ptr, nr, MUST_RELOCATE_ANON, to), MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr, nr, MUST_RELOCATE_ANON, to));
 	EXPECT_EQ(folio_pages(arena, self->ptr), self->nr);
 
 	ASSERT_EQ(relocate(self->ptr, nr, RELOCATE_ANON, to), to);
@@ -1557,10 +1552,8 @@ TEST_F(large, cut_and_the_other_shared)
 
 	pid = share_with_child(arena, self->ptr, 2 * nr, nr, 1, &step);
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
-	EXPECT_EQ(relocate(self->ptr + PAGES(half), 2 * nr - half, MUST_RELOCATE_ANON, to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr + PAGES(half),
+			       2 * nr - half, MUST_RELOCATE_ANON, to));
 	EXPECT_EQ(folio_pages(arena, self->ptr), nr);
 	EXPECT_EQ(folio_pages(arena, self->ptr + PAGES(nr)), nr);
 
@@ -1590,10 +1583,8 @@ TEST_F(large, cut_and_the_next_vma_shared)
 	ASSERT_EQ(nr_vmas(arena, self->ptr, 2 * nr + 4), 2);
 
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr + 4);
-	EXPECT_EQ(relocate(self->ptr + PAGES(half), part + 4, MUST_RELOCATE_ANON, to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr + PAGES(half), part + 4,
+			       MUST_RELOCATE_ANON, to));
 	EXPECT_EQ(folio_pages(arena, self->ptr), nr);
 	EXPECT_EQ(folio_pages(arena, self->ptr + PAGES(nr)), nr);
 
@@ -1658,9 +1649,8 @@ TEST_F(large, cut_and_pinned)
 		SKIP(return, "no /sys/kernel/debug/gup_test");
 	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_START, &args), 0);
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
-	EXPECT_EQ(relocate(self->ptr, half, MUST_RELOCATE_ANON, to), MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr, half, MUST_RELOCATE_ANON,
+			       to));
 
 	ASSERT_EQ(relocate(self->ptr, half, RELOCATE_ANON, to), to);
 	EXPECT_TRUE(same_entries(arena, to, half, self->entries));

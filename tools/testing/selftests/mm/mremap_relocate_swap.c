@@ -609,9 +609,7 @@ static void move_shared(struct __test_metadata *_metadata, struct range *range)
 	pid = share_with_child(&arena, ptr, nr, 0, 1, &step);
 
 	snapshot_take(&range->snap, &arena, ptr, nr);
-	EXPECT_EQ(relocate(ptr, nr, MUST_RELOCATE_ANON, to), MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&range->snap));
+	EXPECT_TRUE(is_refused(&range->snap, ptr, nr, MUST_RELOCATE_ANON, to));
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
 
@@ -964,9 +962,7 @@ static void expect_ksm_refused(struct __test_metadata *_metadata,
 
 	read_entries(arena, ptr, nr, range->entries);
 	snapshot_take(&range->snap, arena, ptr, nr);
-	EXPECT_EQ(relocate(ptr, nr, MUST_RELOCATE_ANON, to), MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&range->snap));
+	EXPECT_TRUE(is_refused(&range->snap, ptr, nr, MUST_RELOCATE_ANON, to));
 
 	ASSERT_EQ(relocate(ptr, nr, RELOCATE_ANON, to), to);
 	EXPECT_TRUE(same_entries(arena, to, nr, range->entries));
@@ -1189,10 +1185,8 @@ TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
 		SKIP(return, "not in the swap cache, under writeback");
 	pid = share_with_child(&arena, range->ptr, range->nr, 0, 1, &step);
 	snapshot_take(&range->snap, &arena, range->ptr, range->nr);
-	EXPECT_EQ(relocate(range->ptr, half, MUST_RELOCATE_ANON, range->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&range->snap));
+	EXPECT_TRUE(is_refused(&range->snap, range->ptr, half,
+			       MUST_RELOCATE_ANON, range->to));
 	EXPECT_EQ(nr_swap_cached(&arena, range->ptr, range->nr), range->nr);
 	ASSERT_TRUE(device_thaw(&range->dev));
 	tell_child(&step);
@@ -1262,10 +1256,8 @@ TEST_F_TIMEOUT(cut, swap_cached_and_the_next_vma_shared, 120)
 
 	ASSERT_TRUE(device_thaw(&range->dev));
 	snapshot_take(&range->snap, &arena, ptr, nr + 4);
-	EXPECT_EQ(relocate(ptr + PAGES(half), part + 4, MUST_RELOCATE_ANON, to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&range->snap));
+	EXPECT_TRUE(is_refused(&range->snap, ptr + PAGES(half), part + 4,
+			       MUST_RELOCATE_ANON, to));
 	EXPECT_EQ(nr_swap_cached(&arena, ptr, nr), nr);
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
@@ -1347,10 +1339,8 @@ static void expect_half_refused(struct __test_metadata *_metadata,
 				struct range *range)
 {
 	snapshot_take(&range->snap, &range->arena, range->ptr, range->nr);
-	EXPECT_EQ(relocate(range->ptr, range->unit / 2, MUST_RELOCATE_ANON, range->to),
-		  MAP_FAILED);
-	EXPECT_EQ(errno, EFAULT);
-	EXPECT_TRUE(snapshot_same(&range->snap));
+	EXPECT_TRUE(is_refused(&range->snap, range->ptr, range->unit / 2,
+			       MUST_RELOCATE_ANON, range->to));
 }
 
 static void expect_half_moved_plainly(struct __test_metadata *_metadata,

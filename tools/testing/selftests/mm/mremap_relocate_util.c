@@ -408,6 +408,19 @@ bool snapshot_same(struct snapshot *snap)
 	return ret;
 }
 
+bool is_refused(struct snapshot *snap, void *from, size_t nr, int flags,
+		void *to)
+{
+	void *res = relocate(from, nr, flags, to);
+	int error = errno;
+
+	if (res != MAP_FAILED)
+		ksft_print_msg("it was moved\n");
+	else if (error != EFAULT)
+		ksft_print_msg("error %d instead of EFAULT\n", error);
+	return snapshot_same(snap) && res == MAP_FAILED && error == EFAULT;
+}
+
 struct figure {
 	const char *name;
 	long kb;

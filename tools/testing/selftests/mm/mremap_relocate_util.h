@@ -124,6 +124,10 @@ void snapshot_take(struct snapshot *snap, struct arena *arena, void *ptr,
 		   size_t nr);
 bool snapshot_same(struct snapshot *snap);
 
+/* Is the move refused with EFAULT, and is everything as in the snapshot then? */
+bool is_refused(struct snapshot *snap, void *from, size_t nr, int flags,
+		void *to);
+
 /* Write to a file of /proc or /sys that need not be there, or may not like it. */
 bool write_text(const char *path, const char *text);
 

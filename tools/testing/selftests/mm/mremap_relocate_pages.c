@@ -408,7 +408,7 @@ TEST_F(pages, swapped_in)
  * while they are moved back and forth: whichever comes first, no page may be
  * lost, left with a migration entry for ever, or left behind.
  */
-TEST_F(pages, under_migration)
+TEST_F_TIMEOUT(pages, under_migration, 120)
 {
 	struct arena *arena = &self->arena;
 	struct migrator mig;
@@ -1420,7 +1420,7 @@ TEST_F(large, swap_cached)
 	EXPECT_TRUE(healthy(arena, to, nr, 1));
 }
 
-TEST_F(large, under_migration)
+TEST_F_TIMEOUT(large, under_migration, 120)
 {
 	struct arena *arena = &self->arena;
 	/* In turns, a place that is aligned and one that is not. */

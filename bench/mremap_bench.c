@@ -1159,8 +1159,8 @@ static void run_wait(const struct run *run)
 {
 	const struct shape *s = &run->shape;
 	const size_t step = run->nr ? (size_t)run->nr : s->len;
-	char *from = reserve(s->len, 0), *to = reserve(s->len, run->off);
 	unsigned long long start, t, longest = 0;
+	char *from = reserve(s->len, 0), *to;
 	pthread_t thread;
 	size_t done;
 	int fd = -1;
@@ -1169,8 +1169,6 @@ static void run_wait(const struct run *run)
 	map_at(from, s->len);
 	populate(from, s, -1);
 	check_shape(from, s);
-	if (run->method == UFFD)
-		fd = uffd_over(to, s->len);
 	watch.name = run->name;
 	watch.moved = run->flag;
 	watch.p = from;
@@ -1185,6 +1183,10 @@ static void run_wait(const struct run *run)
 		die("pthread_create: %s", strerror(errno));
 	while (!watch.ready)
 		;
+	/* Not before, or the stack of the thread would be there. */
+	to = reserve(s->len, run->off);
+	if (run->method == UFFD)
+		fd = uffd_over(to, s->len);
 	start = now();
 	for (done = 0; done < s->len; done += step) {
 		if (run->method == UFFD)

@@ -10,21 +10,20 @@
  * When the chunks leave the userfaultfd again the VMAs could merge. That takes
  * memory, and here there is none: the kernel's fault injection fails the first
  * allocation that the call makes, in the next round the second one, and so on.
- * What has to come out of this is the same for each way to leave:
+ * The rules for each way to leave:
  *
- * - the last close() has nobody to report an error to. It must release all
- *   chunks. If they cannot merge then they do not: give_up_on_oom;
- * - UFFDIO_UNREGISTER of whole chunks is the same, and has to work as well;
- * - UFFDIO_UNREGISTER of half a chunk may fail with ENOMEM, for that takes a
- *   split or a merge with the next chunk. It must not do it to the other half,
- *   though;
- * - mprotect() is the same for half a chunk that is set apart by its protection
- *   instead.
+ * - the last close() cannot report an error. It must release all chunks. If they
+ *   cannot merge then they stay apart: give_up_on_oom;
+ * - UFFDIO_UNREGISTER of whole chunks is the same, and must work;
+ * - UFFDIO_UNREGISTER of half a chunk may fail with ENOMEM, for it takes a split
+ *   or a merge with the next chunk. It must not change the other half;
+ * - mprotect() of half a chunk follows the same rule. Here the chunks are set
+ *   apart by their protection.
  *
- * The exit status says what came of it:
+ * The exit status:
  *
- *	0  everything was as it has to be
- *	1  some call did what nobody had asked for, or failed where it must not
+ *	0  every call kept the rules
+ *	1  a call changed more than it was asked to, or failed where it must not
  *	2  something unrelated went wrong
  *	3  this kernel has no fault injection, or we are not root
  */
@@ -195,7 +194,7 @@ static void make_area(bool protect)
 	}
 }
 
-/* The ways to leave, each with what it is about. */
+/* The ways to leave, and the range that each is for. */
 
 static int by_close(void)
 {
@@ -243,7 +242,7 @@ static struct way {
 	  .may_fail = true, .half = true, .protect = true },
 };
 
-/* Is it what the call has been asked for, or nothing, if it says so? */
+/* Did the call do what it was asked to do, or nothing if it reports an error? */
 static bool is_right(const struct way *w, bool worked, const bool *apart)
 {
 	int i;
@@ -286,7 +285,7 @@ static void try_all_nth(struct way *w)
 				w->vmas = vmas;
 		} else if (ret || !is_right(w, true, apart)) {
 			errno = EINVAL;
-			trouble("it does not even work with memory");
+			trouble("it does not work with memory at hand");
 		}
 		if (uffd >= 0)
 			close(uffd);
@@ -294,8 +293,8 @@ static void try_all_nth(struct way *w)
 }
 
 /*
- * That a VMA grows by half of the one before it often takes no memory. It does
- * if the two are in different nodes of the tree, so look for these.
+ * A VMA that grows by half of the one before it often takes no memory. It does if
+ * the two are in different nodes of the tree, so look for these.
  */
 static void try(struct way *w)
 {
@@ -357,10 +356,10 @@ int main(void)
 	printf("\n");
 	if (wrong || refused) {
 		printf("What you saw: %d calls changed memory that they were not asked to change, and\n"
-		       "%d failed that have nobody to tell.\n", wrong, refused);
+		       "%d failed that cannot report an error.\n", wrong, refused);
 		return EXIT_BROKEN;
 	}
 	printf("What you saw: whichever allocation failed, the release went through, unmerged if\n"
-	       "need be, and no call did anything but what it was asked for, or nothing.\n");
+	       "need be, and no call changed more than it was asked to.\n");
 	return EXIT_HELD;
 }

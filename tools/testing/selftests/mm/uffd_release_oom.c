@@ -4,12 +4,13 @@
  * Ranges that leave a userfaultfd while there is no memory.
  *
  * Once unregistered, VMAs merge with their neighbours. The merge takes memory,
- * leaving the userfaultfd must not: with the last close() there is nobody to
- * tell that it has failed, and the context is freed.
+ * leaving the userfaultfd must not: with the last close(), nobody can be told
+ * that it has failed, and the context is freed.
  *
  * Each test lets a range leave, with the first allocation that this takes
  * failing, then with the second and so on, until there are no more, and at last
- * with all of them failing. Needs root, and failslab.
+ * with all of them failing. failslab counts what it fails, so a round in which
+ * nothing has failed is noticed. Needs root, and failslab.
  */
 
 #define _GNU_SOURCE
@@ -33,8 +34,17 @@
 #define NR_CHUNKS	33
 #define CHUNK_PAGES	4
 
+/* The VMAs in the end, if every fourth chunk has an anon_vma of its own. */
+#define NR_FAULTED	(NR_CHUNKS / 4)
+
 /* More allocations than there are to be failed in one call. */
-#define MAX_NTH		100
+#define MAX_NTH		200
+
+/* How often failslab may fail something. It counts down. */
+#define MAX_TIMES	1000000
+
+/* In seconds, for a kernel with all debug options in an emulator. */
+#define TIMEOUT		300
 
 /* Fail all allocations, not only the n-th one. */
 #define ALL		0
@@ -49,7 +59,7 @@ static const struct {
 	{ "task-filter", "Y" },
 	{ "probability", "100" },
 	{ "interval", "1" },
-	{ "times", "-1" },
+	{ "times", "1000000" },
 	{ "space", "0" },
 	{ "verbose", "0" },
 };
@@ -115,7 +125,10 @@ FIXTURE(uffd_release_oom)
 	char *reserved;
 	int uffd;
 	int nth_fd, all_fd;
-	unsigned int tries;
+	int pagemap_fd, zero_fd;
+	unsigned int tries;	/* Rounds in which an allocation has failed. */
+	unsigned int unmerged;	/* Rounds that left more VMAs than they could. */
+	unsigned int refused;	/* Rounds in which UFFDIO_UNREGISTER failed. */
 };
 
 /* Which chunks have pages before they are registered, and in between? */
@@ -154,12 +167,16 @@ FIXTURE_SETUP(uffd_release_oom)
 	unsigned int i;
 
 	self->uffd = -1;
+	self->pagemap_fd = open("/proc/self/pagemap", O_RDONLY);
+	self->zero_fd = open("/dev/zero", O_RDONLY);
 	self->page_size = sysconf(_SC_PAGESIZE);
 	self->chunk_size = CHUNK_PAGES * self->page_size;
 	self->size = NR_CHUNKS * self->chunk_size;
 
 	self->nth_fd = open("/proc/thread-self/fail-nth", O_RDWR);
 	self->all_fd = open("/proc/thread-self/make-it-fail", O_RDWR);
+	ASSERT_GE(self->pagemap_fd, 0);
+	ASSERT_GE(self->zero_fd, 0);
 	if (self->nth_fd < 0 || self->all_fd < 0)
 		SKIP(return, "no fault injection, or not root");
 
@@ -190,11 +207,17 @@ FIXTURE_TEARDOWN(uffd_release_oom)
 		close(self->nth_fd);
 	if (self->all_fd >= 0)
 		close(self->all_fd);
+	close(self->pagemap_fd);
+	close(self->zero_fd);
 }
 
+/* A fault that it should get gives SIGBUS, or EFAULT within a system call. */
 static int open_uffd(void)
 {
-	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = UFFD_FEATURE_SIGBUS,
+	};
 	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
 	if (uffd >= 0 && ioctl(uffd, UFFDIO_API, &api)) {
@@ -235,8 +258,8 @@ static int uffd_wp(int uffd, char *start, unsigned long len)
 }
 
 /*
- * What is in a range? The number of VMAs, how many of them are with a userfaultfd,
- * and how much of the range is mapped, and is with a userfaultfd.
+ * A range: the number of its VMAs, how many of them are with a userfaultfd, how
+ * much of the range is mapped, and how much is with a userfaultfd.
  */
 struct vmas {
 	unsigned int nr, nr_uffd;
@@ -255,7 +278,7 @@ static bool count_vmas(char *area, unsigned long len, struct vmas *vmas)
 		return false;
 
 	while (fgets(line, sizeof(line), f)) {
-		/* Not into start and end: other lines begin with A, too. */
+		/* Not into start and end: some other lines begin with A. */
 		if (sscanf(line, "%lx-%lx ", &from, &to) == 2) {
 			start = from;
 			end = to;
@@ -293,25 +316,67 @@ static bool start_failing(int nth_fd, int all_fd, unsigned int nth)
 	return pwrite(nth_fd, buf, len, 0) == len;
 }
 
-/* Back to normal. Has there been a failure? With ALL, nobody knows. */
-static bool stop_failing(int nth_fd, int all_fd, unsigned int nth)
+/* Back to normal. */
+static void stop_failing(int nth_fd, int all_fd)
 {
-	char buf[16] = "";
-
-	if (nth == ALL) {
-		pwrite(all_fd, "0", 1, 0);
-		return false;
-	}
-
-	pread(nth_fd, buf, sizeof(buf) - 1, 0);
 	pwrite(nth_fd, "0", 1, 0);
-	return atoi(buf) == 0;
+	pwrite(all_fd, "0", 1, 0);
+}
+
+/* How many allocations have failed since this was called last? */
+static long nr_failed(void)
+{
+	char buf[32] = "";
+	long left;
+
+	if (!get_failslab("times", buf, sizeof(buf)))
+		return -1;
+	left = strtol(buf, NULL, 10);
+	if (!set_failslab("times", "1000000"))
+		return -1;
+	return MAX_TIMES - left;
 }
 
 /* The byte that a page is filled with. */
 static char mark(unsigned long page)
 {
 	return page % 251 + 1;
+}
+
+/* Is a page write-protected by its userfaultfd? */
+static bool is_wp(struct __test_metadata *_metadata,
+		  struct _test_data_uffd_release_oom *self, char *p)
+{
+	__u64 entry;
+
+	ASSERT_EQ(pread(self->pagemap_fd, &entry, sizeof(entry),
+			(unsigned long)p / self->page_size * sizeof(entry)),
+		  sizeof(entry));
+	return entry >> 57 & 1;
+}
+
+/*
+ * The pages that have stayed in the userfaultfd are protected as before, and a
+ * write to them is noticed.
+ */
+static void check_protected(struct __test_metadata *_metadata,
+			    struct _test_data_uffd_release_oom *self, char *p,
+			    unsigned long len, unsigned int nth)
+{
+	char *end = p + len;
+	struct vmas vmas;
+
+	for (; p < end; p += self->page_size) {
+		ASSERT_TRUE(count_vmas(p, self->page_size, &vmas));
+		ASSERT_EQ(is_wp(_metadata, self, p), vmas.nr_uffd == 1) {
+			TH_LOG("allocation %u failing: registered %u, protected %u",
+			       nth, vmas.nr_uffd, !vmas.nr_uffd);
+		}
+		if (!vmas.nr_uffd)
+			continue;
+		ASSERT_EQ(read(self->zero_fd, p, 1), -1);
+		ASSERT_EQ(errno, EFAULT);
+	}
 }
 
 /*
@@ -359,20 +424,29 @@ static void make_area(struct __test_metadata *_metadata,
 	ASSERT_TRUE(count_vmas(self->area, self->size, &vmas));
 	ASSERT_EQ(vmas.nr, NR_CHUNKS);
 	ASSERT_EQ(vmas.nr_uffd, NR_CHUNKS / 2);
+	nr_failed();
 }
 
-/* Nothing reminds of a userfaultfd, and all bytes are what they were. */
+/*
+ * The range is out of the userfaultfd, and all bytes are what they were. VMAs
+ * that did not merge do so when they are changed with memory at hand.
+ */
 static void check_plain(struct __test_metadata *_metadata,
 			struct _test_data_uffd_release_oom *self,
 			const struct _fixture_variant_uffd_release_oom *variant,
-			unsigned int nth)
+			unsigned int nth, long failed)
 {
+	const unsigned int merged = variant->fault_some ? NR_FAULTED : 1;
 	const unsigned long pages = self->size / self->page_size;
 	struct vmas vmas;
 	unsigned long i;
 	int uffd;
 
 	ASSERT_TRUE(count_vmas(self->area, self->size, &vmas));
+	ASSERT_GE(vmas.nr, merged);
+	self->unmerged += vmas.nr > merged;
+	if (!failed)
+		ASSERT_EQ(vmas.nr, merged);
 	ASSERT_EQ(vmas.mapped, self->size);
 	ASSERT_EQ(vmas.nr_uffd, 0) {
 		TH_LOG("allocation %u failing: still in a userfaultfd", nth);
@@ -388,6 +462,11 @@ static void check_plain(struct __test_metadata *_metadata,
 	ASSERT_EQ(uffd_unregister(uffd, self->area, self->size), 0);
 	ASSERT_EQ(close(uffd), 0);
 
+	ASSERT_EQ(mprotect(self->area, self->size, PROT_READ), 0);
+	ASSERT_EQ(mprotect(self->area, self->size, PROT_READ | PROT_WRITE), 0);
+	ASSERT_TRUE(count_vmas(self->area, self->size, &vmas));
+	ASSERT_EQ(vmas.nr, merged);
+
 	for (i = 0; i < pages; i++) {
 		char *p = self->area + i * self->page_size;
 		char want = 0;
@@ -399,9 +478,6 @@ static void check_plain(struct __test_metadata *_metadata,
 		*p = want + 1;
 	}
 
-	/* One VMA again, after all: the memory is plain. */
-	ASSERT_EQ(mprotect(self->area, self->size, PROT_READ), 0);
-	ASSERT_EQ(mprotect(self->area, self->size, PROT_READ | PROT_WRITE), 0);
 	ASSERT_EQ(madvise(self->area, self->size, MADV_DONTNEED), 0);
 	for (i = 0; i < pages; i++)
 		ASSERT_EQ(self->area[i * self->page_size], 0);
@@ -417,22 +493,28 @@ static void check_plain(struct __test_metadata *_metadata,
 /* 1, 2, 3 ... until no allocation is left to fail, then ALL, then the end. */
 static bool next_nth(struct __test_metadata *_metadata,
 		     struct _test_data_uffd_release_oom *self, unsigned int *nth,
-		     bool failed)
+		     long failed)
 {
-	self->tries += failed;
+	ASSERT_GE(failed, 0);
 	if (*nth == ALL) {
-		TH_LOG("%u allocations failed one by one", self->tries);
+		ASSERT_GT(failed, 0);
+		TH_LOG("%u allocations failed one by one, and %ld in one call; unmerged %u times",
+		       self->tries, failed, self->unmerged);
+		ASSERT_GT(self->tries, 0);
+		ASSERT_GT(self->unmerged, 0);
 		return false;
 	}
-	*nth = failed && *nth < MAX_NTH ? *nth + 1 : ALL;
+	self->tries += failed;
+	ASSERT_LT(*nth, MAX_NTH);
+	*nth = failed ? *nth + 1 : ALL;
 	return true;
 }
 
 /* The last close() of the descriptor. */
-TEST_F(uffd_release_oom, by_close)
+TEST_F_TIMEOUT(uffd_release_oom, by_close, TIMEOUT)
 {
 	unsigned int nth = 1;
-	bool failed;
+	long failed;
 	int ret;
 
 	do {
@@ -440,25 +522,25 @@ TEST_F(uffd_release_oom, by_close)
 
 		ASSERT_TRUE(start_failing(self->nth_fd, self->all_fd, nth));
 		ret = close(self->uffd);
-		failed = stop_failing(self->nth_fd, self->all_fd, nth);
+		stop_failing(self->nth_fd, self->all_fd);
+		failed = nr_failed();
 		self->uffd = -1;
 
 		ASSERT_EQ(ret, 0);
-		check_plain(_metadata, self, variant, nth);
+		check_plain(_metadata, self, variant, nth, failed);
 	} while (next_nth(_metadata, self, &nth, failed));
-
-	ASSERT_GT(self->tries, 0);
 }
 
 /*
  * The descriptor is that of a child, which has inherited it, and goes when the
- * child does. What it is about is our memory.
+ * child does. The memory is ours.
  */
-TEST_F(uffd_release_oom, by_exit)
+TEST_F_TIMEOUT(uffd_release_oom, by_exit, TIMEOUT)
 {
-	unsigned int nth;
+	unsigned int nth = 1;
+	long failed;
 
-	for (nth = ALL; nth <= NR_CHUNKS; nth++) {
+	do {
 		int status, last[2];
 		pid_t pid;
 
@@ -485,20 +567,22 @@ TEST_F(uffd_release_oom, by_exit)
 		ASSERT_EQ(close(last[0]), 0);
 		ASSERT_EQ(close(self->uffd), 0);
 		self->uffd = -1;
+		nr_failed();
 		ASSERT_EQ(close(last[1]), 0);
 		ASSERT_EQ(waitpid(pid, &status, 0), pid);
+		failed = nr_failed();
 		ASSERT_TRUE(WIFEXITED(status));
 		ASSERT_EQ(WEXITSTATUS(status), 0);
-		check_plain(_metadata, self, variant, nth);
-	}
+		check_plain(_metadata, self, variant, nth, failed);
+	} while (next_nth(_metadata, self, &nth, failed));
 }
 
 /* UFFDIO_UNREGISTER of whole VMAs. As there is nothing to split, it works. */
-TEST_F(uffd_release_oom, by_unregister)
+TEST_F_TIMEOUT(uffd_release_oom, by_unregister, TIMEOUT)
 {
 	unsigned int nth = 1;
 	struct vmas vmas;
-	bool failed;
+	long failed;
 	int ret;
 
 	do {
@@ -506,7 +590,8 @@ TEST_F(uffd_release_oom, by_unregister)
 
 		ASSERT_TRUE(start_failing(self->nth_fd, self->all_fd, nth));
 		ret = uffd_unregister(self->uffd, self->area, self->size);
-		failed = stop_failing(self->nth_fd, self->all_fd, nth);
+		stop_failing(self->nth_fd, self->all_fd);
+		failed = nr_failed();
 
 		ASSERT_EQ(ret, 0) {
 			TH_LOG("allocation %u failing: %s", nth,
@@ -517,10 +602,8 @@ TEST_F(uffd_release_oom, by_unregister)
 
 		ASSERT_EQ(close(self->uffd), 0);
 		self->uffd = -1;
-		check_plain(_metadata, self, variant, nth);
+		check_plain(_metadata, self, variant, nth, failed);
 	} while (next_nth(_metadata, self, &nth, failed));
-
-	ASSERT_GT(self->tries, 0);
 }
 
 /* Unregister some pages, and how many of them are in a userfaultfd. */
@@ -533,9 +616,10 @@ static void unregister_part(struct __test_metadata *_metadata,
 	char *start = self->area + first * self->page_size;
 	const unsigned long len = pages * self->page_size;
 	const unsigned long cleared = uffd_pages * self->page_size;
+	const bool wp = variant->mode == UFFDIO_REGISTER_MODE_WP;
 	struct vmas before, after;
 	unsigned int nth = 1;
-	bool failed;
+	long failed;
 	int ret;
 
 	do {
@@ -544,8 +628,10 @@ static void unregister_part(struct __test_metadata *_metadata,
 
 		ASSERT_TRUE(start_failing(self->nth_fd, self->all_fd, nth));
 		ret = uffd_unregister(self->uffd, start, len);
-		failed = stop_failing(self->nth_fd, self->all_fd, nth);
-		self->tries += failed;
+		stop_failing(self->nth_fd, self->all_fd);
+		failed = nr_failed();
+		ASSERT_GE(failed, 0);
+		ASSERT_TRUE(failed || !ret);
 
 		ASSERT_TRUE(count_vmas(self->area, self->size, &after));
 		ASSERT_EQ(after.mapped, self->size);
@@ -554,6 +640,9 @@ static void unregister_part(struct __test_metadata *_metadata,
 			/* As far as it came, and not one page more. */
 			ASSERT_GT(after.uffd, before.uffd - cleared);
 			ASSERT_LE(after.uffd, before.uffd);
+			if (wp)
+				check_protected(_metadata, self, start, len, nth);
+			self->refused++;
 			ret = uffd_unregister(self->uffd, start, len);
 			ASSERT_TRUE(count_vmas(self->area, self->size, &after));
 		}
@@ -567,15 +656,22 @@ static void unregister_part(struct __test_metadata *_metadata,
 
 		ASSERT_EQ(close(self->uffd), 0);
 		self->uffd = -1;
-		check_plain(_metadata, self, variant, nth);
-	} while (failed && nth++ < MAX_NTH);
+		check_plain(_metadata, self, variant, nth, failed);
+
+		if (nth == ALL)
+			break;
+		self->tries += failed;
+		ASSERT_LT(nth, MAX_NTH);
+		nth = failed ? nth + 1 : ALL;
+	} while (true);
 }
 
 /*
- * UFFDIO_UNREGISTER of ranges that start or end within a VMA. It may fail, and
- * says so. What it was not to touch is as it was, and the next try works.
+ * UFFDIO_UNREGISTER of the first or the last half of a VMA, which merges with the
+ * neighbour. It may fail, and says so. The other half is as it was, and the next
+ * try works.
  */
-TEST_F(uffd_release_oom, by_partial_unregister)
+TEST_F_TIMEOUT(uffd_release_oom, by_half_unregister, TIMEOUT)
 {
 	unsigned int i;
 
@@ -586,20 +682,36 @@ TEST_F(uffd_release_oom, by_partial_unregister)
 	for (i = 1; i < NR_CHUNKS - 1; i += 2) {
 		const unsigned long chunk = i * CHUNK_PAGES;
 
-		/* The first half, the last half. */
 		unregister_part(_metadata, self, variant, chunk, 2, 2);
 		unregister_part(_metadata, self, variant,
 				chunk + CHUNK_PAGES - 2, 2, 2);
-		if (i % 8 != 1 || i + 4 >= NR_CHUNKS)
-			continue;
-		/* The middle, and from one middle to another. */
+	}
+
+	TH_LOG("%u allocations failed one by one, refused %u times", self->tries,
+	       self->refused);
+	if (!self->refused)
+		SKIP(return, "failslab sees no nodes: boot with slab_debug=F,maple_node");
+}
+
+/*
+ * UFFDIO_UNREGISTER of the middle of a VMA, which has to be split, and from one
+ * middle to another.
+ */
+TEST_F_TIMEOUT(uffd_release_oom, by_partial_unregister, TIMEOUT)
+{
+	unsigned int i;
+
+	for (i = 1; i + 4 < NR_CHUNKS; i += 8) {
+		const unsigned long chunk = i * CHUNK_PAGES;
+
 		unregister_part(_metadata, self, variant, chunk + 1, 2, 2);
 		unregister_part(_metadata, self, variant, chunk + 2,
 				4 * CHUNK_PAGES, 8);
 	}
 
-	TH_LOG("%u allocations failed one by one", self->tries);
-	ASSERT_GT(self->tries, 0);
+	TH_LOG("%u allocations failed one by one, refused %u times", self->tries,
+	       self->refused);
+	ASSERT_GT(self->refused, 0);
 }
 
 TEST_HARNESS_MAIN

@@ -3,14 +3,23 @@
 /*
  * Allocations that fail when they are told to, and anon_vmas that are counted.
  *
- * To be included after what is overridden here has been declared and before
+ * To be included after the functions that are overridden here, and before
  * mm/vma.c: everything in mm/vma.c that allocates is led through
- * oom_should_fail(), and what else it does to objects with a lifetime is kept
+ * oom_should_fail(), and other uses of objects with a lifetime are kept
  * count of. Other tests see the stubs as they are, since nothing of this is in
  * effect unless oom.active is set.
  */
 #ifndef _TESTS_OOM_H
 #define _TESTS_OOM_H
+
+enum oom_alloc {
+	OOM_ALLOC_NODES,	/* vma_iter_prealloc() */
+	OOM_ALLOC_AVC,		/* A link of an anon_vma that is cloned. */
+	OOM_ALLOC_VMA,
+	OOM_ALLOC_POLICY,
+	OOM_ALLOC_STORE,	/* A store into a tree that allocates itself. */
+	OOM_NR_ALLOCS,
+};
 
 static struct {
 	bool active;
@@ -20,14 +29,16 @@ static struct {
 	unsigned int nth;	/* Fail this allocation, 0 for none. */
 	unsigned int allocs;	/* Allocations seen. */
 	unsigned int failed;	/* Allocations failed. */
+	enum oom_alloc first;	/* The first one that failed. */
 
 	int nr_vmas;
 	int nr_policies;
 	int nr_files;
 	int nr_open;		/* Calls of open() minus calls of close(). */
+	long nr_charged;	/* Pages of the commit charge. */
 } oom;
 
-/* What the kernel counts in an anon_vma, and in its interval tree. */
+/* The counts of an anon_vma, and of its interval tree. */
 struct oom_anon_vma {
 	struct anon_vma anon_vma;
 	int nr_links;
@@ -39,7 +50,7 @@ static inline struct oom_anon_vma *oom_anon_vma(struct anon_vma *anon_vma)
 	return (struct oom_anon_vma *)anon_vma;
 }
 
-static inline bool oom_should_fail(void)
+static inline bool oom_should_fail(enum oom_alloc what)
 {
 	unsigned int n;
 
@@ -50,7 +61,8 @@ static inline bool oom_should_fail(void)
 	if (!oom.nth || n < oom.nth || (n > oom.nth && !oom.rest))
 		return false;
 
-	oom.failed++;
+	if (!oom.failed++)
+		oom.first = what;
 	return true;
 }
 
@@ -58,7 +70,7 @@ static inline bool oom_should_fail(void)
 static inline int oom_iter_prealloc(struct vma_iterator *vmi,
 				    struct vm_area_struct *vma)
 {
-	if (oom_should_fail()) {
+	if (oom_should_fail(OOM_ALLOC_NODES)) {
 		mas_destroy(&vmi->mas);
 		mas_reset(&vmi->mas);
 		return -ENOMEM;
@@ -67,11 +79,58 @@ static inline int oom_iter_prealloc(struct vma_iterator *vmi,
 	return vma_iter_prealloc(vmi, vma);
 }
 
+static inline int oom_fail_store(struct ma_state *mas)
+{
+	mas->node = MA_ERROR(-ENOMEM);
+	mas->status = ma_error;
+	return -ENOMEM;
+}
+
+static inline int oom_iter_store_gfp(struct vma_iterator *vmi,
+				     struct vm_area_struct *vma, gfp_t gfp)
+{
+	if (oom_should_fail(OOM_ALLOC_STORE))
+		return oom_fail_store(&vmi->mas);
+
+	return vma_iter_store_gfp(vmi, vma, gfp);
+}
+
+static inline int oom_iter_clear_gfp(struct vma_iterator *vmi,
+				     unsigned long start, unsigned long end,
+				     gfp_t gfp)
+{
+	if (oom_should_fail(OOM_ALLOC_STORE))
+		return oom_fail_store(&vmi->mas);
+
+	return vma_iter_clear_gfp(vmi, start, end, gfp);
+}
+
+static inline int oom_mas_store_gfp(struct ma_state *mas, void *entry, gfp_t gfp)
+{
+	if (!(gfp & __GFP_NOFAIL) && oom_should_fail(OOM_ALLOC_STORE))
+		return oom_fail_store(mas);
+
+	return mas_store_gfp(mas, entry, gfp);
+}
+
+static inline struct vm_area_struct *oom_vm_area_alloc(struct mm_struct *mm)
+{
+	struct vm_area_struct *vma;
+
+	if (oom_should_fail(OOM_ALLOC_VMA))
+		return NULL;
+
+	vma = vm_area_alloc(mm);
+	if (vma && oom.active)
+		oom.nr_vmas++;
+	return vma;
+}
+
 static inline struct vm_area_struct *oom_vm_area_dup(struct vm_area_struct *orig)
 {
 	struct vm_area_struct *vma;
 
-	if (oom_should_fail())
+	if (oom_should_fail(OOM_ALLOC_VMA))
 		return NULL;
 
 	vma = vm_area_dup(orig);
@@ -92,17 +151,17 @@ static inline void oom_vm_area_free(struct vm_area_struct *vma)
 static inline int oom_vma_dup_policy(struct vm_area_struct *src,
 				     struct vm_area_struct *dst)
 {
-	if (oom_should_fail())
+	if (oom_should_fail(OOM_ALLOC_POLICY))
 		return -ENOMEM;
 
-	if (oom.active)
+	if (oom.active && src->vm_policy)
 		oom.nr_policies++;
 	return vma_dup_policy(src, dst);
 }
 
 static inline void oom_mpol_put(struct mempolicy *policy)
 {
-	if (oom.active)
+	if (oom.active && policy)
 		oom.nr_policies--;
 	mpol_put(policy);
 }
@@ -180,7 +239,8 @@ static inline int oom_anon_vma_clone(struct vm_area_struct *dst,
 		return 0;
 
 	list_for_each_entry(avc, &src->anon_vma_chain, same_vma) {
-		if (!oom_should_fail() && oom_link_anon_vma(dst, avc->anon_vma))
+		if (!oom_should_fail(OOM_ALLOC_AVC) &&
+		    oom_link_anon_vma(dst, avc->anon_vma))
 			continue;
 
 		oom_unlink_chain(dst);
@@ -192,8 +252,55 @@ static inline int oom_anon_vma_clone(struct vm_area_struct *dst,
 	return 0;
 }
 
+/* The stubs know no policy, name or userfaultfd, they all are the same there. */
+static inline bool oom_mpol_equal(struct mempolicy *a, struct mempolicy *b)
+{
+	return a == b;
+}
+
+static inline bool oom_name_eq(struct anon_vma_name *a, struct anon_vma_name *b)
+{
+	return a == b;
+}
+
+static inline bool oom_mergeable_ctx(struct vm_area_struct *vma,
+				     struct vm_userfaultfd_ctx ctx)
+{
+	return vma->vm_userfaultfd_ctx.ctx == ctx.ctx;
+}
+
+static inline int oom_enough_memory(struct mm_struct *mm, long pages)
+{
+	oom.nr_charged += pages;
+	return security_vm_enough_memory_mm(mm, pages);
+}
+
+static inline void oom_unacct_memory(long pages)
+{
+	oom.nr_charged -= pages;
+	vm_unacct_memory(pages);
+}
+
+static inline unsigned long oom_move_page_tables(struct pagetable_move_control *pmc)
+{
+	return oom.active ? pmc->len_in : move_page_tables(pmc);
+}
+
+#undef vma_policy
+#define vma_policy(vma) ((vma)->vm_policy)
+#define mpol_equal oom_mpol_equal
+#define anon_vma_name(vma) ((vma)->anon_name)
+#define anon_vma_name_eq oom_name_eq
+#define is_mergeable_vm_userfaultfd_ctx oom_mergeable_ctx
+#define security_vm_enough_memory_mm oom_enough_memory
+#define vm_unacct_memory oom_unacct_memory
+#define move_page_tables oom_move_page_tables
 #undef vma_iter_prealloc
 #define vma_iter_prealloc oom_iter_prealloc
+#define vma_iter_store_gfp oom_iter_store_gfp
+#define vma_iter_clear_gfp oom_iter_clear_gfp
+#define mas_store_gfp oom_mas_store_gfp
+#define vm_area_alloc oom_vm_area_alloc
 #define vm_area_dup oom_vm_area_dup
 #define vm_area_free oom_vm_area_free
 #define vma_dup_policy oom_vma_dup_policy

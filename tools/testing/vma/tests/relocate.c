@@ -40,15 +40,15 @@ static vma_flags_t relocate_flags_readonly(void)
 	return mk_vma_flags(VMA_READ_BIT, VMA_MAYREAD_BIT, VMA_MAYWRITE_BIT);
 }
 
-/* Map @rvma at @addr, faulted there, or where @pgoff is if it was moved. */
+/* Map @slot at @addr, faulted there, or where @pgoff is if it was moved. */
 static struct vm_area_struct *
-relocate_map(struct mm_struct *mm, struct relocate_vma *rvma,
+relocate_map(struct mm_struct *mm, struct relocate_vma *slot,
 	     unsigned long addr, pgoff_t pgoff, enum relocate_kind kind,
 	     vma_flags_t flags)
 {
 	struct vm_area_struct *vma;
 
-	memset(rvma, 0, sizeof(*rvma));
+	memset(slot, 0, sizeof(*slot));
 	if (kind == RELOCATE_ABSENT)
 		return NULL;
 
@@ -58,22 +58,22 @@ relocate_map(struct mm_struct *mm, struct relocate_vma *rvma,
 
 	vma_set_anon_pgoff(vma, pgoff);
 	vma_set_anonymous(vma);
-	rvma->vma = vma;
+	slot->vma = vma;
 	if (kind != RELOCATE_UNFAULTED)
-		__vma_set_dummy_anon_vma(vma, &rvma->avc[0], &rvma->anon_vma);
+		__vma_set_dummy_anon_vma(vma, &slot->avc[0], &slot->anon_vma);
 	if (kind == RELOCATE_FORKED) {
-		rvma->avc[1].anon_vma = &rvma->parent;
-		list_add(&rvma->avc[1].same_vma, &vma->anon_vma_chain);
+		slot->avc[1].anon_vma = &slot->parent;
+		list_add(&slot->avc[1].same_vma, &vma->anon_vma_chain);
 	}
 	return vma;
 }
 
 /* The same, at home and writable. */
 static struct vm_area_struct *
-relocate_map_home(struct mm_struct *mm, struct relocate_vma *rvma,
+relocate_map_home(struct mm_struct *mm, struct relocate_vma *slot,
 		  unsigned long addr, enum relocate_kind kind)
 {
-	return relocate_map(mm, rvma, addr, addr >> PAGE_SHIFT, kind,
+	return relocate_map(mm, slot, addr, addr >> PAGE_SHIFT, kind,
 			    relocate_flags());
 }
 
@@ -271,7 +271,7 @@ static bool __test_relocate_mprotect(bool left)
 
 	merged = vma_modify_flags(&vmi, left ? near.vma : NULL, copy,
 				  RELOCATE_DST, RELOCATE_NEXT,
-				  &flags);
+				  &flags, /* give_up_on_oom = */false);
 	ASSERT_EQ(merged, near.vma);
 	ASSERT_TRUE(relocate_is_at(merged, left ? RELOCATE_PREV : RELOCATE_DST,
 				   left ? RELOCATE_NEXT :

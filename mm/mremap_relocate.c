@@ -1,652 +1,61 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Relocation of anonymous folios by mremap(), see MREMAP_RELOCATE_ANON in
- * Documentation/mm/mremap_relocate.rst.
+ * Documentation/mm/mremap_relocate.rst: move page tables and PTEs, and re-home
+ * each folio on the way.
  *
- * A folio is found from its index and anon_vma, which name the place where it
- * was first faulted. A plain move leaves both alone and makes the moved VMA
- * remember the old place. Relocation rewrites them instead ("re-homes" the
- * folio), so the moved VMA is what it would be had it been mapped, and faulted,
- * in its new place. There are three steps:
- *
- * 1. relocate_check() looks at each slot of the source and locks each folio it
- *    meets. A folio may be re-homed if all its mappings and swap entries are in
- *    the range. That cannot change later: a new mapping or swap entry is only
- *    ever made out of an existing one, by fork, fault or userfaultfd in the mm
- *    that has it, and the mmap and VMA write locks shut these out. (KSM maps
- *    its folios into any mm: they are refused.) It is also the only step that
- *    is able to refuse, and it has moved nothing yet.
- * 2. relocate_alloc_tables() takes all the memory that step 3 can need.
- * 3. relocate_page_tables() moves the slots. It has no way to fail, hence there
- *    is nothing to undo.
- *
- * Steps 1 and 3 contend with whoever needs no lock of the mm: reclaim,
- * migration, memory failure, the deferred split, GUP-fast. All but the last
- * lock the folio first, for rmap_walk() insists on it. So with the folio locked
- * its slots, mapping and index can be changed together. GUP-fast does not look
- * at either, and takes its reference back if the PTE has changed: pinned folios
- * need no care.
- *
- * The locks, in order: mmap_lock and VMA lock for writing, folio lock, page
- * table locks. No more than one folio lock is ever waited for, and none with
- * another folio or a page table locked. No anon_vma lock is needed.
+ * rehome_check() has agreed to every folio before, and mremap_relocate_alloc()
+ * takes all the memory that is needed, so mremap_relocate_move() has no way to
+ * fail, and there is nothing to undo. For the locks see mm/rehome.c.
  */
 
-#include <linux/mm.h>
-#include <linux/mm_inline.h>
 #include <linux/hugetlb.h>
-#include <linux/ksm.h>
-#include <linux/leafops.h>
-#include <linux/mman.h>
+#include <linux/mm_inline.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pagemap.h>
 #include <linux/pgalloc.h>
-#include <linux/rmap.h>
 #include <linux/swap.h>
 #include <linux/userfaultfd_k.h>
 
+#include <asm/cacheflush.h>
 #include <asm/tlb.h>
 
 #include "internal.h"
-#include "memcontrol-v1.h"
 #include "mremap_relocate.h"
-#include "swap.h"
+#include "rehome.h"
 
-/* What a slot, that is a PTE of the source, holds. */
-enum slot_kind {
-	SLOT_PLAIN,	/* Nothing that depends on where it is mapped. */
-	SLOT_FOLIO,	/* A page of an anonymous folio, perhaps swap cached. */
-	SLOT_SWAP,	/* A swap entry with nothing in the swap cache. */
-	SLOT_MIGRATION,	/* A page under migration. */
-	SLOT_OTHER,	/* What we cannot re-home: device memory, KSM. */
-};
-
-/* The range that is to move, and what relocate_check() makes of it. */
-struct source {
-	struct vm_area_struct *vma;
-	unsigned long start;
-	unsigned long end;
-	bool may_split;		/* Split what has to be, or only take note? */
-	bool needs_split;	/* Was there a large folio to split? */
-};
-
-/* The slots of one source and one destination page table, both locked. */
-struct slot_pair {
+/* The PTEs of a range in one source and one destination page table, locked. */
+struct pte_pair {
 	pte_t *old_ptep, *new_ptep;
 	spinlock_t *old_ptl, *new_ptl;
+	unsigned long start, end;	/* In the source. */
+	int nr;				/* PTEs in all. */
+	pgoff_t index;			/* Of start, in the destination. */
+	bool clear_uffd;		/* Does the destination leave userfaultfd? */
+	bool flush;			/* Has a present PTE been moved? */
+	struct mmu_notifier_range range;
 };
 
-/**
- * vma_can_relocate() - Does a VMA hold the kind of memory we can re-home?
- * @vma: The VMA that is to move.
- *
- * Returns: true for private anonymous memory. A private mapping of /dev/zero
- * counts as a file: its page offset is not that of its folios.
- */
-bool vma_can_relocate(const struct vm_area_struct *vma)
+/* A part of the source is about to move. May sleep. */
+static void start_move(struct pagetable_move_control *pmc,
+		       struct mmu_notifier_range *range, unsigned long addr,
+		       unsigned long end)
 {
-	return vma_is_anonymous(vma) && !vma->vm_file &&
-	       !(vma->vm_flags & (VM_SPECIAL | VM_HUGETLB | VM_SHARED));
+	mmu_notifier_range_init(range, MMU_NOTIFY_UNMAP, 0, pmc->old->vm_mm,
+				addr, end);
+	mmu_notifier_invalidate_range_start(range);
+	flush_cache_range(pmc->old, addr, end);
 }
 
 /*
- * What does a slot hold? The page table is locked. For SLOT_FOLIO, and only
- * then, the caller gets a reference to the folio.
+ * Lock the page tables of [addr, end), which is within one on either side.
+ * Returns false if there are none.
  */
-static enum slot_kind slot_look(struct vm_area_struct *vma, unsigned long addr,
-				pte_t pte, struct folio **foliop)
+static bool lock_ptes(struct pagetable_move_control *pmc, struct pte_pair *pair,
+		      unsigned long addr, unsigned long end)
 {
-	struct folio *folio;
-	softleaf_t entry;
-
-	if (pte_present(pte)) {
-		folio = vm_normal_folio(vma, addr, pte);
-		if (!folio)
-			return SLOT_PLAIN;
-		if (WARN_ON_ONCE(!folio_test_anon(folio)))
-			return SLOT_OTHER;
-		/* Swapped in again after MADV_UNMERGEABLE, as it was in cache. */
-		if (folio_test_ksm(folio))
-			return SLOT_OTHER;
-		folio_get(folio);
-		*foliop = folio;
-		return SLOT_FOLIO;
-	}
-
-	entry = softleaf_from_pte(pte);
-	if (softleaf_is_migration(entry))
-		return SLOT_MIGRATION;
-	if (softleaf_is_device_private(entry) ||
-	    softleaf_is_device_exclusive(entry))
-		return SLOT_OTHER;
-	if (!softleaf_is_swap(entry))
-		return SLOT_PLAIN;
-
-	*foliop = swap_cache_get_folio(entry);
-	return *foliop ? SLOT_FOLIO : SLOT_SWAP;
-}
-
-/*
- * Which page of a locked folio does a slot hold, either mapped or as the swap
- * entry of the folio in the swap cache? Returns -1 if none.
- */
-static long slot_page(struct folio *folio, pte_t pte)
-{
-	unsigned long page;
-	softleaf_t entry;
-
-	if (pte_present(pte)) {
-		page = pte_pfn(pte) - folio_pfn(folio);
-		return page < folio_nr_pages(folio) ? page : -1;
-	}
-
-	entry = softleaf_from_pte(pte);
-	if (!softleaf_is_swap(entry) || !folio_matches_swap_entry(folio, entry))
-		return -1;
-	return swp_offset(entry) - swp_offset(folio->swap);
-}
-
-/* Count the swap entries of a page of a locked folio in the swap cache. */
-static int page_swapcount(struct folio *folio, long page)
-{
-	return swp_swapcount(swp_entry(swp_type(folio->swap),
-				       swp_offset(folio->swap) + page));
-}
-
-/*
- * Count all the mappings and swap entries of a locked folio, whoever has them.
- * One turns into the other only under the folio lock, so none is missed.
- */
-static unsigned int folio_nr_users(struct folio *folio)
-{
-	unsigned int users = folio_mapcount(folio);
-	long page;
-
-	if (!folio_test_swapcache(folio))
-		return users;
-	for (page = 0; page < folio_nr_pages(folio); page++)
-		users += page_swapcount(folio, page);
-	return users;
-}
-
-/*
- * Count the mappings and swap entries that a locked folio has in [addr, end),
- * which is within one page table. @base is where its first page belongs.
- */
-static unsigned int table_nr_users(struct vm_area_struct *vma,
-				   struct folio *folio, unsigned long base,
-				   unsigned long addr, unsigned long end)
-{
-	pmd_t *pmd = mm_find_pmd(vma->vm_mm, addr);
-	pte_t *start_ptep, *ptep;
-	unsigned int users;
-	spinlock_t *ptl;
-
-	if (!pmd)
-		return 0;
-
-	ptl = pmd_trans_huge_lock(pmd, vma);
-	if (ptl) {
-		users = pmd_present(*pmd) && pmd_folio(*pmd) == folio;
-		spin_unlock(ptl);
-		return users;
-	}
-
-	start_ptep = pte_offset_map_lock(vma->vm_mm, pmd, addr, &ptl);
-	if (!start_ptep)
-		return 0;
-	users = 0;
-	for (ptep = start_ptep; addr < end; ptep++, addr += PAGE_SIZE)
-		users += slot_page(folio, ptep_get(ptep)) ==
-			 (addr - base) >> PAGE_SHIFT;
-	pte_unmap_unlock(start_ptep, ptl);
-	return users;
-}
-
-/*
- * Take a locked folio that is not mapped out of the swap cache, if the swap
- * device has all of it and nobody else a reference. With memory+swap accounting
- * the charge for the swap space is the folio's, and would go with it.
- */
-static bool drop_swap_cached(struct folio *folio)
-{
-	if (folio_mapped(folio) || !folio_test_swapcache(folio) ||
-	    folio_ref_count(folio) != folio_nr_pages(folio) + 1 ||
-	    do_memsw_account())
-		return false;
-	/* It is made dirty before the reference goes, see __remove_mapping(). */
-	smp_rmb();
-	if (folio_test_dirty(folio))
-		return false;
-	swap_cache_del_folio(folio);
-	return true;
-}
-
-/*
- * Split a locked folio, or drop it, which does as well: an anonymous folio that
- * is not mapped cannot be split.
- */
-static int split_cut_folio(struct folio *folio)
-{
-	if (folio_wait_writeback_killable(folio))
-		return -EINTR;
-	return drop_swap_cached(folio) ? 0 : split_folio(folio);
-}
-
-/*
- * May a folio be re-homed, if need be after a split? It is locked and
- * referenced, and the slot at @addr held its page number @page when we last
- * looked.
- *
- * Returns 0 if so, -EFAULT if not, -EAGAIN to look at the slot again.
- */
-static int check_folio(struct source *src, struct folio *folio,
-		       unsigned long addr, long page)
-{
-	const long nr_before = (addr - src->start) >> PAGE_SHIFT;
-	const long nr_from = (src->end - addr) >> PAGE_SHIFT;
-	const long nr = folio_nr_pages(folio);
-	const unsigned long base = addr - (page << PAGE_SHIFT);
-	const unsigned long end = addr + (min(nr - page, nr_from) << PAGE_SHIFT);
-	unsigned int users = 0;
-	unsigned long next;
-	int err;
-
-	/* relocate_check() does not un-share what has been swapped out. */
-	if (folio_test_ksm(folio))
-		return -EFAULT;
-
-	for (addr -= min(page, nr_before) << PAGE_SHIFT; addr < end; addr = next) {
-		next = pmd_addr_end(addr, end);
-		users += table_nr_users(src->vma, folio, base, addr, next);
-	}
-	if (!users)
-		return -EAGAIN;
-	if (page <= nr_before && nr - page <= nr_from &&
-	    users == folio_nr_users(folio))
-		return 0;
-
-	/*
-	 * Cut by an end of the range, or left behind in part by an older move
-	 * within this mm: each part can be judged for itself after a split. If
-	 * another mm may have a part of it, the cost is not ours to impose.
-	 */
-	if (nr == 1 || folio_maybe_mapped_shared(folio) ||
-	    (folio_test_swapcache(folio) && page_swapcount(folio, page) > 1))
-		return -EFAULT;
-	src->needs_split = true;
-	if (!src->may_split)
-		return 0;
-	err = split_cut_folio(folio);
-	if (err)
-		return err == -EINTR ? err : -EFAULT;
-	return -EAGAIN;
-}
-
-/* As check_folio(), for the PTEs of [addr, end) in one page table. */
-static int check_ptes(struct source *src, pmd_t *pmd, unsigned long addr,
-		      unsigned long end)
-{
-	struct mm_struct *mm = src->vma->vm_mm;
-	struct folio *folio, *checked = NULL;
-	pte_t *start_ptep, *ptep, pte;
-	spinlock_t *ptl;
-	bool alone;
-	long page;
-	int err;
-
-again:
-	err = -EAGAIN;
-	start_ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
-	if (!start_ptep)
-		goto out;
-
-	for (ptep = start_ptep; addr < end; ptep++, addr += PAGE_SIZE) {
-		pte = ptep_get(ptep);
-		if (checked && slot_page(checked, pte) >= 0)
-			continue;
-
-		switch (slot_look(src->vma, addr, pte, &folio)) {
-		case SLOT_PLAIN:
-			continue;
-		case SLOT_SWAP:
-			if (pte_swp_exclusive(pte) ||
-			    swap_entry_sole_user(softleaf_from_pte(pte)))
-				continue;
-			/* With one user, it has just been read in. */
-			err = swp_swapcount(softleaf_from_pte(pte)) > 1 ?
-				-EFAULT : -EAGAIN;
-			goto unlock;
-		case SLOT_OTHER:
-			err = -EFAULT;
-			goto unlock;
-		case SLOT_MIGRATION:
-			pte_unmap_unlock(start_ptep, ptl);
-			if (checked) {
-				folio_unlock(checked);
-				folio_put(checked);
-				checked = NULL;
-			}
-			migration_entry_wait(mm, pmd, addr);
-			goto again;
-		case SLOT_FOLIO:
-			break;
-		}
-
-		/* The quick way for what most slots hold. */
-		if (!folio_test_large(folio) && folio_trylock(folio)) {
-			alone = !folio_test_ksm(folio) &&
-				!slot_page(folio, pte) &&
-				folio_nr_users(folio) == 1;
-			folio_unlock(folio);
-			if (alone) {
-				folio_put(folio);
-				continue;
-			}
-		}
-
-		pte_unmap_unlock(start_ptep, ptl);
-		if (checked) {
-			folio_unlock(checked);
-			folio_put(checked);
-		}
-		checked = folio;
-		if (folio_lock_killable(checked)) {
-			folio_put(checked);
-			return -EINTR;
-		}
-		page = slot_page(checked, pte);
-		err = page < 0 ? -EAGAIN : check_folio(src, checked, addr, page);
-		if (err)
-			goto out;
-		goto again;
-	}
-	err = 0;
-unlock:
-	pte_unmap_unlock(start_ptep, ptl);
-out:
-	if (checked) {
-		folio_unlock(checked);
-		folio_put(checked);
-	}
-	return err;
-}
-
-/*
- * Is there nothing below a PMD? It can look so for a moment, while it is being
- * changed under its lock. With the VMA write-locked, only the neighbour that it
- * shares a page table with can fill it again.
- */
-static bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd)
-{
-	spinlock_t *ptl;
-	bool none;
-
-	if (!pmd_none(*pmd))
-		return false;
-	ptl = pmd_lock(mm, pmd);
-	none = pmd_none(*pmd);
-	spin_unlock(ptl);
-	return none;
-}
-
-/* As check_folio(), for [addr, end) below one PMD. */
-static int check_pmd(struct source *src, pmd_t *pmd, unsigned long addr,
-		     unsigned long end)
-{
-	struct folio *folio;
-	spinlock_t *ptl;
-	int err = 0;
-
-	if (pmd_is_empty(src->vma->vm_mm, pmd))
-		return 0;
-	ptl = pmd_trans_huge_lock(pmd, src->vma);
-	if (!ptl)
-		return check_ptes(src, pmd, addr, end);
-
-	if (pmd_is_migration_entry(*pmd)) {
-		spin_unlock(ptl);
-		pmd_migration_entry_wait(src->vma->vm_mm, pmd);
-		return -EAGAIN;
-	}
-	if (!pmd_present(*pmd))
-		err = -EFAULT;
-	if (err || is_huge_zero_pmd(*pmd)) {
-		spin_unlock(ptl);
-		return err;
-	}
-	folio = pmd_folio(*pmd);
-	folio_get(folio);
-	spin_unlock(ptl);
-
-	if (folio_lock_killable(folio)) {
-		folio_put(folio);
-		return -EINTR;
-	}
-	err = check_folio(src, folio, addr, (addr & ~PMD_MASK) >> PAGE_SHIFT);
-	folio_unlock(folio);
-	folio_put(folio);
-	return err;
-}
-
-/* As check_folio(), for the whole range. */
-static int check_range(struct source *src)
-{
-	unsigned long addr, next;
-	pmd_t *pmd;
-	int err;
-
-	for (addr = src->start; addr < src->end; addr = next) {
-		pmd = mm_find_pmd(src->vma->vm_mm, addr);
-		if (!pmd) {
-			next = pud_addr_end(addr, src->end);
-			continue;
-		}
-		next = pmd_addr_end(addr, src->end);
-		do {
-			cond_resched();
-			if (fatal_signal_pending(current))
-				return -EINTR;
-			err = check_pmd(src, pmd, addr, next);
-		} while (err == -EAGAIN);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-/**
- * relocate_check() - Can all the folios of a range be re-homed?
- * @vma: The VMA that is to move, for which vma_can_relocate() holds.
- * @start: Start of the range to move, in bytes, within @vma.
- * @end: End of the range, in bytes, exclusive, within @vma.
- *
- * The mmap write lock must be held; @vma is write-locked here, and the answer
- * stands for as long as both are. Sleeps: waits for locked folios and for
- * migration, un-shares KSM pages, and splits the large folios that are only
- * partly in the range, after everything else has been found to be fine, when
- * it also waits for their writeback. A split that fails, as the folio is
- * pinned, is a refusal too.
- *
- * Returns: 0 if they can, -EFAULT if some cannot, -EINTR if a fatal signal is
- * pending, or an error of KSM.
- */
-int relocate_check(struct vm_area_struct *vma, unsigned long start,
-		   unsigned long end)
-{
-	struct source src = { .vma = vma, .start = start, .end = end };
-	vm_flags_t dummy = vma->vm_flags;
-	int err;
-
-	/* A KSM page is never ours alone. A plain move un-shares them too. */
-	err = ksm_madvise(vma, start, end, MADV_UNMERGEABLE, &dummy);
-	if (err)
-		return err;
-
-	vma_start_write(vma);
-	err = check_range(&src);
-	if (err || !src.needs_split)
-		return err;
-	src.may_split = true;
-	return check_range(&src);
-}
-
-/* Where in the destination does @addr of the source go? */
-static unsigned long new_place(struct pagetable_move_control *pmc,
-			       unsigned long addr)
-{
-	return addr - pmc->old_addr + pmc->new_addr;
-}
-
-/*
- * How far does one source and one destination page table take us? Fills in the
- * PMD of the source, or NULL if there is nothing so far.
- */
-static unsigned long relocate_extent(struct pagetable_move_control *pmc,
-				     unsigned long addr, unsigned long end,
-				     pmd_t **old_pmdp)
-{
-	struct mm_struct *mm = pmc->old->vm_mm;
-	pmd_t *pmd = mm_find_pmd(mm, addr);
-
-	*old_pmdp = NULL;
-	if (!pmd)
-		return pud_addr_end(addr, end) - addr;
-	if (!pmd_is_empty(mm, pmd))
-		*old_pmdp = pmd;
-	return min(pmd_addr_end(addr, end) - addr,
-		   PMD_SIZE - (new_place(pmc, addr) & ~PMD_MASK));
-}
-
-/* Can a PMD leaf of the source stay one? The destination is still empty. */
-static bool keeps_leaf(pmd_t *old_pmd, unsigned long extent)
-{
-	return extent == PMD_SIZE && pmd_is_huge(*old_pmd);
-}
-
-/* How many of them? A leaf that is just being changed may be missed. */
-static unsigned long count_kept_leaves(struct pagetable_move_control *pmc)
-{
-	unsigned long addr, extent, nr = 0;
-	pmd_t *old_pmd;
-
-	for (addr = pmc->old_addr; addr < pmc->old_end; addr += extent) {
-		cond_resched();
-		extent = relocate_extent(pmc, addr, pmc->old_end, &old_pmd);
-		nr += old_pmd && keeps_leaf(old_pmd, extent);
-	}
-	return nr;
-}
-
-/**
- * relocate_alloc_tables() - Take all the memory that a relocation can need.
- * @pmc: The move; its VMAs need not be set but for pmc->old.
- * @tables: Filled in with what relocate_page_tables() is to be given.
- *
- * The mmap write lock must be held and the source VMA be write-locked. The
- * destination must be unmapped.
- *
- * Returns: 0, or -ENOMEM with nothing allocated.
- */
-int relocate_alloc_tables(struct pagetable_move_control *pmc,
-			  struct relocate_tables *tables)
-{
-	const unsigned long max_spare = count_kept_leaves(pmc);
-	struct mm_struct *mm = pmc->old->vm_mm;
-	pmd_t *old_pmd, *new_pmd;
-	unsigned long addr, extent;
-	pgtable_t table;
-
-	tables->spare = NULL;
-	tables->nr_spare = 0;
-	if (max_spare) {
-		tables->spare = kvmalloc_array(max_spare, sizeof(pgtable_t),
-					       GFP_KERNEL_ACCOUNT);
-		if (!tables->spare)
-			return -ENOMEM;
-	}
-
-	for (addr = pmc->old_addr; addr < pmc->old_end; addr += extent) {
-		cond_resched();
-		extent = relocate_extent(pmc, addr, pmc->old_end, &old_pmd);
-		if (!old_pmd)
-			continue;
-		new_pmd = alloc_new_pmd(mm, new_place(pmc, addr));
-		if (!new_pmd)
-			goto nomem;
-		/* One that was missed is split and moved by its PTEs. */
-		if (!keeps_leaf(old_pmd, extent) ||
-		    tables->nr_spare == max_spare) {
-			if (pte_alloc(mm, new_pmd))
-				goto nomem;
-			continue;
-		}
-		table = pte_alloc_one(mm);
-		if (!table)
-			goto nomem;
-		tables->spare[tables->nr_spare++] = table;
-	}
-	return 0;
-
-nomem:
-	relocate_free_tables(pmc, tables);
-	return -ENOMEM;
-}
-
-static void free_spare_tables(struct mm_struct *mm,
-			      struct relocate_tables *tables)
-{
-	while (tables->nr_spare)
-		pte_free(mm, tables->spare[--tables->nr_spare]);
-	kvfree(tables->spare);
-}
-
-/**
- * relocate_free_tables() - Give back what relocate_alloc_tables() took.
- * @pmc: The move that is not going to happen.
- * @tables: The tables that it was given.
- *
- * The mmap write lock must be held, the destination still be unmapped. A plain
- * move wants to find its destination without page tables.
- */
-void relocate_free_tables(struct pagetable_move_control *pmc,
-			  struct relocate_tables *tables)
-{
-	struct mm_struct *mm = pmc->old->vm_mm;
-	struct vm_area_struct *prev, *next;
-	struct mmu_gather tlb;
-
-	free_spare_tables(mm, tables);
-
-	next = find_vma_prev(mm, pmc->new_addr, &prev);
-	tlb_gather_mmu(&tlb, mm);
-	free_pgd_range(&tlb, pmc->new_addr, pmc->new_addr + pmc->len_in,
-		       prev ? prev->vm_end : FIRST_USER_ADDRESS,
-		       next ? next->vm_start : USER_PGTABLES_CEILING);
-	tlb_finish_mmu(&tlb);
-}
-
-/*
- * Make @base of the source's new place that of the first page of a folio, which
- * is locked and stays so until its last slot has moved.
- */
-static void rehome_folio(struct pagetable_move_control *pmc,
-			 struct folio *folio, unsigned long base)
-{
-	VM_WARN_ON_ONCE_FOLIO(!folio_test_locked(folio), folio);
-	VM_WARN_ON_ONCE_FOLIO(folio_test_ksm(folio), folio);
-	/* Just read ahead into the swap cache: a fault will give it its place. */
-	if (!folio_test_anon(folio))
-		return;
-	folio_move_anon_rmap(folio, pmc->new);
-	folio->index = linear_anon_page_index(pmc->new, new_place(pmc, base));
-}
-
-/* Lock the page tables from @addr on. Returns false if there are none. */
-static bool lock_slots(struct pagetable_move_control *pmc, unsigned long addr,
-		       struct slot_pair *slots)
-{
-	const unsigned long new_addr = new_place(pmc, addr);
+	const unsigned long new_addr = mremap_new_place(pmc, addr);
+	const unsigned long nr = (end - addr) >> PAGE_SHIFT;
 	struct mm_struct *mm = pmc->old->vm_mm;
 	pmd_t *old_pmd = mm_find_pmd(mm, addr);
 	pmd_t *new_pmd = mm_find_pmd(mm, new_addr);
@@ -654,178 +63,515 @@ static bool lock_slots(struct pagetable_move_control *pmc, unsigned long addr,
 
 	if (!old_pmd || !new_pmd)
 		return false;
-	slots->old_ptep = pte_offset_map_lock(mm, old_pmd, addr,
-					      &slots->old_ptl);
-	if (!slots->old_ptep)
-		return false;
-	slots->new_ptep = pte_offset_map_rw_nolock(mm, new_pmd, new_addr,
-						   &dummy, &slots->new_ptl);
-	if (!slots->new_ptep) {
-		pte_unmap_unlock(slots->old_ptep, slots->old_ptl);
-		return false;
-	}
+
+	start_move(pmc, &pair->range, addr, end);
+	pair->old_ptep = pte_offset_map_lock(mm, old_pmd, addr, &pair->old_ptl);
+	if (!pair->old_ptep)
+		goto out_notify;
+	pair->new_ptep = pte_offset_map_rw_nolock(mm, new_pmd, new_addr, &dummy,
+						  &pair->new_ptl);
+	if (!pair->new_ptep)
+		goto out_unlock;
 	/* In the order of move_ptes(); other calls of mremap() are shut out. */
-	if (slots->new_ptl != slots->old_ptl)
-		spin_lock_nested(slots->new_ptl, SINGLE_DEPTH_NESTING);
+	if (pair->new_ptl != pair->old_ptl)
+		spin_lock_nested(pair->new_ptl, SINGLE_DEPTH_NESTING);
 	flush_tlb_batched_pending(mm);
 	lazy_mmu_mode_enable();
+
+	pair->start = addr;
+	pair->end = end;
+	pair->nr = nr;
+	pair->index = linear_anon_page_index(pmc->new, new_addr);
+	pair->clear_uffd = vma_has_uffd_without_event_remap(pmc->old);
+	pair->flush = false;
+	return true;
+
+out_unlock:
+	/* Then there has to be nothing to move. */
+	VM_WARN_ON_ONCE(skip_none_ptes(pair->old_ptep, pair->old_ptep + nr) !=
+			pair->old_ptep + nr);
+	pte_unmap_unlock(pair->old_ptep, pair->old_ptl);
+out_notify:
+	mmu_notifier_invalidate_range_end(&pair->range);
+	return false;
+}
+
+/*
+ * Unlock the page tables. If a present PTE was moved, flush the TLB first: with
+ * the old lock dropped its page may be cleaned or freed.
+ */
+static void unlock_ptes(struct pagetable_move_control *pmc,
+			struct pte_pair *pair)
+{
+	lazy_mmu_mode_disable();
+	if (pair->flush)
+		flush_tlb_range(pmc->old, pair->start, pair->end);
+	if (pair->new_ptl != pair->old_ptl)
+		spin_unlock(pair->new_ptl);
+	pte_unmap(pair->new_ptep);
+	pte_unmap_unlock(pair->old_ptep, pair->old_ptl);
+	mmu_notifier_invalidate_range_end(&pair->range);
+}
+
+/*
+ * Move @nr present PTEs of one folio, from number @i of the pair on. Those that
+ * the architecture wants to be moved together are.
+ */
+static __always_inline void move_present_ptes(struct pagetable_move_control *pmc,
+					      struct pte_pair *pair, int i,
+					      int nr)
+{
+	unsigned long old_addr = pair->start + i * PAGE_SIZE;
+	unsigned long new_addr = mremap_new_place(pmc, old_addr);
+	const bool clear_uffd = pair->clear_uffd;
+	struct mm_struct *mm = pmc->old->vm_mm;
+	pte_t *old_ptep = pair->old_ptep + i;
+	pte_t *new_ptep = pair->new_ptep + i;
+	int batch;
+	pte_t pte;
+
+	VM_WARN_ON_ONCE(old_addr + nr * PAGE_SIZE > pair->end);
+	pair->flush = true;
+	for (; nr > 0; nr -= batch) {
+		VM_WARN_ON_ONCE(!pte_none(ptep_get(new_ptep)));
+		batch = pte_batch_hint(old_ptep, ptep_get(old_ptep));
+		if (batch > 1)
+			batch = min(batch, nr);
+		pte = get_and_clear_ptes(mm, old_addr, old_ptep, batch);
+		pte = move_pte(pte, old_addr, new_addr);
+		if (pgtable_supports_soft_dirty())
+			pte = pte_mksoft_dirty(pte);
+		if (unlikely(clear_uffd))
+			pte = clear_moved_pte_uffd(pmc->old, pte);
+		set_ptes(mm, new_addr, new_ptep, pte, batch);
+		old_ptep += batch;
+		new_ptep += batch;
+		old_addr += batch * PAGE_SIZE;
+		new_addr += batch * PAGE_SIZE;
+	}
+}
+
+/* Move a PTE that is neither none nor present, number @i of the pair. */
+static void move_entry(struct pagetable_move_control *pmc, struct pte_pair *pair,
+		       int i)
+{
+	const unsigned long old_addr = pair->start + i * PAGE_SIZE;
+	const unsigned long new_addr = mremap_new_place(pmc, old_addr);
+	struct mm_struct *mm = pmc->old->vm_mm;
+	pte_t pte;
+
+	VM_WARN_ON_ONCE(old_addr >= pair->end);
+	VM_WARN_ON_ONCE(!pte_none(ptep_get(pair->new_ptep + i)));
+
+	pte = ptep_get_and_clear(mm, old_addr, pair->old_ptep + i);
+	pte = move_soft_dirty_pte(move_pte(pte, old_addr, new_addr));
+	if (pair->clear_uffd) {
+		if (pte_is_uffd_wp_marker(pte))
+			return;
+		pte = clear_moved_pte_uffd(pmc->old, pte);
+	}
+	set_pte_at(mm, new_addr, pair->new_ptep + i, pte);
+}
+
+/*
+ * Move all that the pair has of a locked folio, from its page number @idx on,
+ * which belongs at number @i of the pair, up to @nr PTEs. What else is among it
+ * is left alone.
+ *
+ * Returns the number of PTEs at the start which were all of the folio.
+ */
+static int move_folio_ptes(struct pagetable_move_control *pmc,
+			   struct pte_pair *pair, struct folio *folio, long idx,
+			   int i, int nr)
+{
+	const int first = i, end = i + nr;
+	int gap = -1;
+	pte_t pte;
+
+	/* If it is mapped once for each page, these are all its mappings. */
+	if (folio_mapcount(folio) == folio_nr_pages(folio)) {
+		move_present_ptes(pmc, pair, i, nr);
+		return nr;
+	}
+
+	for (; i < end; i++, idx++) {
+		pte = ptep_get(pair->old_ptep + i);
+		if (pte_none(pte) || folio_pte_idx(folio, pte) != idx) {
+			if (gap < 0)
+				gap = i;
+		} else if (pte_present(pte)) {
+			move_present_ptes(pmc, pair, i, 1);
+		} else {
+			move_entry(pmc, pair, i);
+		}
+	}
+	return (gap < 0 ? end : gap) - first;
+}
+
+/*
+ * Re-home the large folio that the PTE number @i of the pair maps a page of,
+ * which is number @idx of the folio, and move all its PTEs, if all are in the
+ * pair.
+ *
+ * Returns the number of PTEs from number @i on that are done, or 0 if the folio
+ * lies across page tables or is locked.
+ */
+static int relocate_large(struct pagetable_move_control *pmc,
+			  struct pte_pair *pair, struct folio *folio, long idx,
+			  int i)
+{
+	const long nr = folio_nr_pages(folio);
+
+	if (idx > i || nr - idx > pair->nr - i || !folio_trylock(folio))
+		return 0;
+	rehome_folio(folio, pmc->new, pair->index + i - idx);
+	/* What is before number @i has moved, or is not of this folio. */
+	i = move_folio_ptes(pmc, pair, folio, idx, i, nr - idx);
+	folio_unlock(folio);
+	return i;
+}
+
+/*
+ * Re-home the folio in the swap cache that the swap entry @pte, number @i of
+ * the pair, stands for, and move the entry. A folio that is not anonymous was just read in, and
+ * gets its place from the fault that maps it. That needs all its entries to be
+ * in one mm, so the fault is ours, or there is none.
+ *
+ * Returns false if the folio, which is then referenced, has to be waited for.
+ */
+static bool relocate_swap_cached(struct pagetable_move_control *pmc,
+				 struct pte_pair *pair, pte_t pte, int i,
+				 struct folio **foliop)
+{
+	struct folio *folio = swap_cache_get_folio(softleaf_from_pte(pte));
+
+	*foliop = folio;
+	if (folio && folio_test_anon(folio)) {
+		if (folio_test_large(folio) || !folio_trylock(folio))
+			return false;
+		if (folio_pte_idx(folio, pte) < 0) {
+			folio_unlock(folio);
+			return false;
+		}
+		rehome_folio(folio, pmc->new, pair->index + i);
+		move_entry(pmc, pair, i);
+		folio_unlock(folio);
+	} else {
+		move_entry(pmc, pair, i);
+	}
+	if (folio)
+		folio_put(folio);
 	return true;
 }
 
 /*
- * Unlock the page tables. If a present PTE was moved, flush [start, end) of the
- * source first: with the old lock dropped its page may be cleaned or freed.
+ * Move the PTEs of the pair in their order until there is something to wait for:
+ * the folio that @foliop is set to, with a reference, or migration if NULL.
+ *
+ * Returns the address from which to go on.
  */
-static void unlock_slots(struct pagetable_move_control *pmc,
-			 struct slot_pair *slots, unsigned long start,
-			 unsigned long end, bool flush)
+static unsigned long relocate_locked_ptes(struct pagetable_move_control *pmc,
+					  struct pte_pair *pair,
+					  struct folio **foliop)
 {
-	lazy_mmu_mode_disable();
-	if (flush)
-		flush_tlb_range(pmc->old, start, end);
-	if (slots->new_ptl != slots->old_ptl)
-		spin_unlock(slots->new_ptl);
-	pte_unmap(slots->new_ptep);
-	pte_unmap_unlock(slots->old_ptep, slots->old_ptl);
+	pte_t *end = pair->old_ptep + pair->nr;
+	pte_t *ptep = pair->old_ptep, pte;
+	unsigned long addr;
+	struct folio *folio;
+	int i, nr;
+
+	for (; (ptep = skip_none_ptes(ptep, end)) < end; ptep += nr) {
+		i = ptep - pair->old_ptep;
+		addr = pair->start + i * PAGE_SIZE;
+		pte = ptep_get(ptep);
+		nr = 1;
+		if (pte_present(pte) && !pte_maps_zero_page(pte)) {
+			folio = page_folio(pte_page(pte));
+			if (folio_test_large(folio)) {
+				nr = relocate_large(pmc, pair, folio,
+						    folio_page_idx(folio,
+								   pte_page(pte)),
+						    i);
+				if (nr)
+					continue;
+			} else if (folio_trylock(folio)) {
+				rehome_folio(folio, pmc->new, pair->index + i);
+				move_present_ptes(pmc, pair, i, 1);
+				folio_unlock(folio);
+				continue;
+			}
+			folio_get(folio);
+			*foliop = folio;
+			return addr;
+		}
+
+		if (pte_present(pte)) {
+			move_present_ptes(pmc, pair, i, 1);
+			continue;
+		}
+
+		switch (rehome_entry(pte)) {
+		case REHOME_MIGRATION:
+			*foliop = NULL;
+			return addr;
+		case REHOME_SWAP:
+			if (!relocate_swap_cached(pmc, pair, pte, i, foliop))
+				return addr;
+			break;
+		case REHOME_REFUSE:
+			/* rehome_check() did, and nothing makes one. */
+			VM_WARN_ON_ONCE(1);
+			fallthrough;
+		case REHOME_IGNORE:
+			move_entry(pmc, pair, i);
+			break;
+		}
+	}
+	return pair->end;
 }
 
-/* Move slot number @nr and, of the same folio, up to @max slots in all. */
-static int move_slots(struct pagetable_move_control *pmc,
-		      struct slot_pair *slots, unsigned long addr, int nr,
-		      int max, bool *flush)
+/* Move a PTE that is not none, with nothing re-homed. */
+static void move_alone(struct pagetable_move_control *pmc, unsigned long addr)
 {
-	return move_pte_batch(pmc->old,
-			      vma_has_uffd_without_event_remap(pmc->old),
-			      addr, slots->old_ptep + nr,
-			      new_place(pmc, addr), slots->new_ptep + nr,
-			      max, flush);
+	struct pte_pair pair;
+
+	if (!lock_ptes(pmc, &pair, addr, addr + PAGE_SIZE))
+		return;
+	if (pte_present(ptep_get(pair.old_ptep)))
+		move_present_ptes(pmc, &pair, 0, 1);
+	else
+		move_entry(pmc, &pair, 0);
+	unlock_ptes(pmc, &pair);
 }
 
 /*
- * Move the slots of a locked folio that are in [addr, end), within one source
- * and one destination page table. Other slots among them are left alone.
+ * Make sure that what is mapped in [addr, end) has page tables to go to. There
+ * are none yet where a PMD further on might still be moved whole.
  */
-static void move_folio_slots(struct pagetable_move_control *pmc,
-			     struct folio *folio, unsigned long addr,
-			     unsigned long end)
+static void install_tables(struct pagetable_move_control *pmc,
+			   struct mremap_relocation *rel, unsigned long addr,
+			   unsigned long end)
 {
-	const unsigned long start = addr;
-	struct slot_pair slots;
-	bool flush = false;
-	int i, nr, max;
+	unsigned long extent;
+	pmd_t *old_pmd, *new_pmd;
 
-	if (!lock_slots(pmc, addr, &slots))
-		return;
-	for (i = 0; addr < end; i += nr, addr += nr * PAGE_SIZE) {
-		nr = 1;
-		max = (end - addr) >> PAGE_SHIFT;
-		if (slot_page(folio, ptep_get(slots.old_ptep + i)) >= 0)
-			nr = move_slots(pmc, &slots, addr, i, max, &flush);
+	for (; addr < end; addr += extent) {
+		extent = mremap_relocate_extent(pmc, addr, end, &old_pmd);
+		/* A leaf does not map a part of a folio. */
+		if (!old_pmd || pmd_is_huge(*old_pmd))
+			continue;
+		new_pmd = mm_find_pmd(pmc->old->vm_mm,
+				      mremap_new_place(pmc, addr));
+		if (new_pmd && pmd_none(*new_pmd))
+			mremap_relocate_use_spare(pmc, rel, new_pmd);
 	}
-	unlock_slots(pmc, &slots, start, end, flush);
 }
 
-/* Re-home the folio that the slot at @addr holds, if it still does. */
+/*
+ * Wait for the folio that the PTE at @addr holds, if it still does, and re-home
+ * it, with all of it that is in the range, in whatever page tables.
+ */
 static void relocate_folio(struct pagetable_move_control *pmc,
-			   struct folio *folio, unsigned long addr)
+			   struct mremap_relocation *rel, struct folio *folio,
+			   unsigned long addr)
 {
-	unsigned long end, extent;
-	struct slot_pair slots;
-	long page = -1;
+	struct mm_struct *mm = pmc->old->vm_mm;
+	unsigned long base, end, extent;
+	struct pte_pair pair;
+	spinlock_t *ptl;
+	long idx = -1;
+	pte_t *ptep;
 	pmd_t *pmd;
 
 	folio_lock(folio);
-	if (lock_slots(pmc, addr, &slots)) {
-		page = slot_page(folio, ptep_get(slots.old_ptep));
-		unlock_slots(pmc, &slots, addr, addr, false);
+	ptep = pte_offset_map_lock(mm, mm_find_pmd(mm, addr), addr, &ptl);
+	if (ptep) {
+		idx = folio_pte_idx(folio, ptep_get(ptep));
+		pte_unmap_unlock(ptep, ptl);
 	}
-	if (page < 0)
+	/* One that is not anonymous needs no waiting for, see above. */
+	if (idx < 0 || !folio_test_anon(folio))
 		goto out;
 
-	/* relocate_check() has seen to it that all of it is in the range. */
-	addr -= page << PAGE_SHIFT;
-	rehome_folio(pmc, folio, addr);
-	for (end = addr + folio_size(folio); addr < end; addr += extent) {
-		extent = relocate_extent(pmc, addr, end, &pmd);
-		if (pmd)
-			move_folio_slots(pmc, folio, addr, addr + extent);
+	base = addr - idx * PAGE_SIZE;
+	end = base + folio_size(folio);
+	if (base < pmc->old_addr || end > pmc->old_end) {
+		/* rehome_check() does not agree to such a one. */
+		VM_WARN_ON_ONCE_FOLIO(1, folio);
+		move_alone(pmc, addr);
+		goto out;
+	}
+
+	install_tables(pmc, rel, base, end);
+	rehome_folio(folio, pmc->new,
+		     linear_anon_page_index(pmc->new,
+					    mremap_new_place(pmc, base)));
+	for (addr = base; addr < end; addr += extent) {
+		extent = mremap_relocate_extent(pmc, addr, end, &pmd);
+		if (!pmd || !lock_ptes(pmc, &pair, addr, addr + extent))
+			continue;
+		move_folio_ptes(pmc, &pair, folio, (addr - base) >> PAGE_SHIFT,
+				0, extent >> PAGE_SHIFT);
+		unlock_ptes(pmc, &pair);
 	}
 out:
 	folio_unlock(folio);
 }
 
 /*
- * Move the slots from @addr on, within one source and one destination page
- * table, until @end or until there is something to wait for. The slots of a
- * large folio go together, wherever in the range they are.
- *
- * Returns the address from which to go on.
+ * Move the PTEs from @addr on, within one page table on either side, until @end
+ * or until something has been waited for. Returns the address from which to go
+ * on.
  */
 static unsigned long relocate_ptes(struct pagetable_move_control *pmc,
+				   struct mremap_relocation *rel,
 				   unsigned long addr, unsigned long end)
 {
-	const unsigned long start = addr;
-	enum slot_kind kind = SLOT_PLAIN;
-	struct folio *folio = NULL;
-	struct slot_pair slots;
-	bool flush = false;
-	pte_t pte;
-	int i;
+	struct mm_struct *mm = pmc->old->vm_mm;
+	struct folio *folio;
+	struct pte_pair pair;
 
 	/*
-	 * relocate_alloc_tables() has seen to the destination, but for what had
-	 * no page table then. If it has one now, that is a neighbour's doing.
+	 * mremap_relocate_alloc() made the destination, except where the source
+	 * had nothing. If it has now, a neighbour that shares the page table
+	 * has made it for itself.
 	 */
-	if (!lock_slots(pmc, addr, &slots))
+	if (!lock_ptes(pmc, &pair, addr, end))
 		return end;
-
-	for (i = 0; addr < end; i++, addr += PAGE_SIZE) {
-		pte = ptep_get(slots.old_ptep + i);
-		if (pte_none(pte))
-			continue;
-		kind = slot_look(pmc->old, addr, pte, &folio);
-		if (kind == SLOT_MIGRATION)
-			break;
-		if (kind != SLOT_FOLIO) {
-			/* relocate_check() refuses it, and nothing makes it. */
-			VM_WARN_ON_ONCE(kind == SLOT_OTHER);
-			move_slots(pmc, &slots, addr, i, 1, &flush);
-			continue;
-		}
-		if (folio_test_large(folio) || !folio_trylock(folio))
-			break;
-		if (slot_page(folio, pte) < 0) {
-			folio_unlock(folio);
-			break;
-		}
-		rehome_folio(pmc, folio, addr);
-		move_slots(pmc, &slots, addr, i, 1, &flush);
-		folio_unlock(folio);
-		folio_put(folio);
-	}
-	unlock_slots(pmc, &slots, start, addr, flush);
+	addr = relocate_locked_ptes(pmc, &pair, &folio);
+	unlock_ptes(pmc, &pair);
 	if (addr == end)
 		return end;
 
-	if (kind == SLOT_MIGRATION) {
-		migration_entry_wait(pmc->old->vm_mm,
-				     mm_find_pmd(pmc->old->vm_mm, addr), addr);
-	} else {
-		relocate_folio(pmc, folio, addr);
+	if (folio) {
+		relocate_folio(pmc, rel, folio, addr);
 		folio_put(folio);
+	} else {
+		migration_entry_wait(mm, mm_find_pmd(mm, addr), addr);
 	}
 	return addr;
+}
+
+/*
+ * Can a PTE that is not present move with its page table, with nothing locked
+ * for it? A swap entry can, if no folio has to be re-homed for it: one that is
+ * only read in now will not be anonymous.
+ */
+static bool entry_moves_with_table(pte_t pte)
+{
+	const enum rehome_entry kind = rehome_entry(pte);
+	struct folio *folio;
+	bool moves;
+
+	if (kind != REHOME_SWAP)
+		return kind == REHOME_IGNORE;
+	folio = swap_cache_get_folio(softleaf_from_pte(pte));
+	if (!folio)
+		return true;
+	moves = !folio_test_anon(folio);
+	folio_put(folio);
+	return moves;
+}
+
+/*
+ * Try to lock all the folios that the page table at @addr maps. What else it
+ * holds must be able to move with it. Returns their number, or -1 with none
+ * locked.
+ */
+static int lock_table_folios(struct pagetable_move_control *pmc,
+			     struct folio **folios, unsigned long addr,
+			     pmd_t *old_pmd)
+{
+	struct folio *folio, *last = NULL;
+	pte_t *start, *end, *ptep, pte;
+	spinlock_t *ptl;
+	int nr = 0;
+	long idx;
+
+	start = pte_offset_map_lock(pmc->old->vm_mm, old_pmd, addr, &ptl);
+	if (!start)
+		return -1;
+	end = start + PTRS_PER_PTE;
+	for (ptep = start; (ptep = skip_none_ptes(ptep, end)) < end; ptep++) {
+		pte = ptep_get(ptep);
+		if (!pte_present(pte)) {
+			if (!entry_moves_with_table(pte))
+				break;
+			continue;
+		}
+		if (pte_maps_zero_page(pte))
+			continue;
+		folio = page_folio(pte_page(pte));
+		if (folio == last)
+			continue;
+		if (folio_test_large(folio)) {
+			idx = folio_page_idx(folio, pte_page(pte));
+			if (idx > ptep - start ||
+			    folio_nr_pages(folio) - idx > end - ptep)
+				break;
+		}
+		if (!folio_trylock(folio))
+			break;
+		last = folio;
+		folios[nr++] = folio;
+	}
+	pte_unmap_unlock(start, ptl);
+	if (ptep == end)
+		return nr;
+	while (nr)
+		folio_unlock(folios[--nr]);
+	return -1;
+}
+
+/* Re-home the folios of the page table at @addr, and move it, if possible. */
+static bool relocate_table(struct pagetable_move_control *pmc,
+			   struct mremap_relocation *rel, unsigned long addr,
+			   pmd_t *old_pmd, pmd_t *new_pmd)
+{
+	const pgoff_t distance =
+		linear_anon_page_index(pmc->new, mremap_new_place(pmc, addr)) -
+		linear_anon_page_index(pmc->old, addr);
+	struct mmu_notifier_range range;
+	int i, nr;
+
+	if (!rel->folios)
+		return false;
+	start_move(pmc, &range, addr, addr + PMD_SIZE);
+	nr = lock_table_folios(pmc, rel->folios, addr, old_pmd);
+	if (nr >= 0) {
+		/*
+		 * Now no PTE in it can change: who maps, unmaps or migrates a
+		 * folio locks it, and faults are shut out.
+		 */
+		for (i = 0; i < nr; i++)
+			rehome_folio(rel->folios[i], pmc->new,
+				     rel->folios[i]->index + distance);
+		mremap_relocate_table(pmc, addr, old_pmd, new_pmd);
+		for (i = 0; i < nr; i++)
+			folio_unlock(rel->folios[i]);
+	}
+	mmu_notifier_invalidate_range_end(&range);
+	return nr >= 0;
+}
+
+/* Move a PMD leaf, whose folio, if it is not the zero one, is locked. */
+static void move_leaf(struct pagetable_move_control *pmc, unsigned long addr,
+		      pmd_t *old_pmd, pmd_t *new_pmd)
+{
+	struct mmu_notifier_range range;
+
+	start_move(pmc, &range, addr, addr + PMD_SIZE);
+	move_huge_pmd(pmc->old, addr, mremap_new_place(pmc, addr), old_pmd, new_pmd);
+	mmu_notifier_invalidate_range_end(&range);
 }
 
 /*
  * Re-home and move a folio that is mapped by a PMD, whole. Returns false if
  * there is none, or no longer.
  */
-static bool relocate_huge_pmd(struct pagetable_move_control *pmc,
-			      unsigned long addr, pmd_t *old_pmd,
-			      pmd_t *new_pmd)
+static bool relocate_leaf(struct pagetable_move_control *pmc,
+			  unsigned long addr, pmd_t *old_pmd, pmd_t *new_pmd)
 {
-	const unsigned long new_addr = new_place(pmc, addr);
 	struct vm_area_struct *vma = pmc->old;
 	struct folio *folio;
 	spinlock_t *ptl;
@@ -842,21 +588,27 @@ again:
 	}
 	if (is_huge_zero_pmd(*old_pmd)) {
 		spin_unlock(ptl);
-		return move_huge_pmd(vma, addr, new_addr, old_pmd, new_pmd);
+		move_leaf(pmc, addr, old_pmd, new_pmd);
+		return true;
 	}
 	folio = pmd_folio(*old_pmd);
 	folio_get(folio);
+	same = folio_trylock(folio);
 	spin_unlock(ptl);
-
-	folio_lock(folio);
-	ptl = pmd_trans_huge_lock(old_pmd, vma);
-	same = ptl && pmd_present(*old_pmd) && pmd_folio(*old_pmd) == folio;
-	if (ptl)
-		spin_unlock(ptl);
+	if (!same) {
+		folio_lock(folio);
+		ptl = pmd_trans_huge_lock(old_pmd, vma);
+		same = ptl && pmd_present(*old_pmd) &&
+		       pmd_folio(*old_pmd) == folio;
+		if (ptl)
+			spin_unlock(ptl);
+	}
 	/* With the folio locked, nobody can split, unmap or migrate the PMD. */
 	if (same) {
-		rehome_folio(pmc, folio, addr);
-		move_huge_pmd(vma, addr, new_addr, old_pmd, new_pmd);
+		rehome_folio(folio, pmc->new,
+			     linear_anon_page_index(pmc->new,
+						    mremap_new_place(pmc, addr)));
+		move_leaf(pmc, addr, old_pmd, new_pmd);
 	}
 	folio_unlock(folio);
 	folio_put(folio);
@@ -867,57 +619,83 @@ again:
 
 /* Relocate what is in @extent bytes, below one PMD on either side. */
 static void relocate_pmd(struct pagetable_move_control *pmc,
-			 struct relocate_tables *tables, unsigned long addr,
+			 struct mremap_relocation *rel, unsigned long addr,
 			 unsigned long extent, pmd_t *old_pmd)
 {
 	struct mm_struct *mm = pmc->old->vm_mm;
-	pmd_t *new_pmd = mm_find_pmd(mm, new_place(pmc, addr));
+	pmd_t *new_pmd = mm_find_pmd(mm, mremap_new_place(pmc, addr));
 	const unsigned long end = addr + extent;
+	unsigned long next;
 
+	/* If a folio lies across its start, the destination has a table already. */
 	if (extent == PMD_SIZE && pmd_none(*new_pmd)) {
-		if (relocate_huge_pmd(pmc, addr, old_pmd, new_pmd))
+		if (relocate_leaf(pmc, addr, old_pmd, new_pmd) ||
+		    pmd_is_empty(mm, old_pmd) ||
+		    relocate_table(pmc, rel, addr, old_pmd, new_pmd))
 			return;
-		/* It was a leaf, and has been split or reclaimed since. */
-		if (pmd_is_empty(mm, old_pmd))
-			return;
-		pmd_install(mm, new_pmd, &tables->spare[--tables->nr_spare]);
+		mremap_relocate_use_spare(pmc, rel, new_pmd);
+	} else {
+		split_huge_pmd(pmc->old, old_pmd, addr);
 	}
-	split_huge_pmd(pmc->old, old_pmd, addr);
-	while (addr < end && !pmd_is_empty(mm, old_pmd)) {
+	for (next = addr; next < end && !pmd_is_empty(mm, old_pmd);) {
 		cond_resched();
-		addr = relocate_ptes(pmc, addr, end);
+		next = relocate_ptes(pmc, rel, next, end);
 	}
+	if (extent == PMD_SIZE && next == end)
+		mremap_relocate_emptied(rel, addr, old_pmd);
 }
 
-/**
- * relocate_page_tables() - Move a range, and re-home all the folios in it.
- * @pmc: The move. pmc->new is what copy_vma_relocated() made.
- * @tables: What relocate_alloc_tables() took; used up or freed.
- *
- * The mmap write lock must be held, both VMAs be write-locked, and
- * relocate_check() have agreed since. Sleeps: waits for locked folios and for
- * migration. Cannot fail.
- */
-void relocate_page_tables(struct pagetable_move_control *pmc,
-			  struct relocate_tables *tables)
+#ifdef CONFIG_DEBUG_VM
+/* All that a source PTE still holds would be lost when it is unmapped. */
+static void warn_of_leftovers(struct pagetable_move_control *pmc)
 {
 	struct mm_struct *mm = pmc->old->vm_mm;
-	struct mmu_notifier_range range;
+	unsigned long addr, next, extent;
+	pte_t *start_ptep, *ptep;
+	spinlock_t *ptl;
+	pmd_t *pmd;
+
+	for (addr = pmc->old_addr; addr < pmc->old_end; addr = next) {
+		cond_resched();
+		extent = mremap_relocate_extent(pmc, addr, pmc->old_end, &pmd);
+		next = addr + extent;
+		if (!pmd)
+			continue;
+		start_ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
+		if (WARN_ON_ONCE(!start_ptep))
+			continue;
+		for (ptep = start_ptep; addr < next; ptep++, addr += PAGE_SIZE)
+			WARN_ON_ONCE(!pte_none(ptep_get(ptep)));
+		pte_unmap_unlock(start_ptep, ptl);
+	}
+}
+#else
+static void warn_of_leftovers(struct pagetable_move_control *pmc)
+{
+}
+#endif
+
+/**
+ * mremap_relocate_move() - Move a range, and re-home all the folios in it.
+ * @pmc: The move. pmc->new is what copy_vma_relocated() made.
+ * @rel: What mremap_relocate_alloc() took; used up or freed.
+ *
+ * The mmap write lock must be held, both VMAs be write-locked, and
+ * rehome_check() have agreed since. Sleeps: waits for locked folios and for
+ * migration. Cannot fail.
+ */
+void mremap_relocate_move(struct pagetable_move_control *pmc,
+			  struct mremap_relocation *rel)
+{
 	unsigned long addr, extent;
 	pmd_t *old_pmd;
 
-	flush_cache_range(pmc->old, pmc->old_addr, pmc->old_end);
-	mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, 0, mm,
-				pmc->old_addr, pmc->old_end);
-	mmu_notifier_invalidate_range_start(&range);
-
 	for (addr = pmc->old_addr; addr < pmc->old_end; addr += extent) {
 		cond_resched();
-		extent = relocate_extent(pmc, addr, pmc->old_end, &old_pmd);
+		extent = mremap_relocate_extent(pmc, addr, pmc->old_end, &old_pmd);
 		if (old_pmd)
-			relocate_pmd(pmc, tables, addr, extent, old_pmd);
+			relocate_pmd(pmc, rel, addr, extent, old_pmd);
 	}
-
-	mmu_notifier_invalidate_range_end(&range);
-	free_spare_tables(mm, tables);
+	warn_of_leftovers(pmc);
+	mremap_relocate_finish(pmc->old->vm_mm, rel);
 }

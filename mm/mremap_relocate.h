@@ -1,44 +1,60 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Relocation of anonymous folios by mremap(): what mm/mremap.c needs of
- * mm/mremap_relocate.c, and the reverse.
+ * Relocation of anonymous folios by mremap(). mm/mremap.c calls
+ * mremap_relocate_alloc(), then mremap_relocate_free() or mremap_relocate_move().
  */
 #ifndef __MM_MREMAP_RELOCATE_H
 #define __MM_MREMAP_RELOCATE_H
 
-#include <linux/mm.h>
-
-struct pagetable_move_control;
+#include "internal.h"
 
 /**
- * struct relocate_tables - page tables that a relocation may turn out to need
- * @spare: one page table for each PMD leaf of the source that can stay one
- * @nr_spare: how many are left
- *
- * Reclaim and migration may split such a leaf at any time until its folio is
- * locked, and by then there is no way back.
+ * struct mremap_relocation - what mremap_relocate_alloc() took for a move
+ * @spare: Page tables that no one has seen yet; few_spare or allocated.
+ * @few_spare: Room for as many as are needed if page tables can be moved.
+ * @nr_spare: How many are left.
+ * @emptied: PMDs of the source that all was moved from, PTE by PTE: their page
+ *	     tables are spare ones too.
+ * @emptied_addr: The addresses in the source that they are at, in bytes.
+ * @nr_emptied: How many there are.
+ * @folios: Room for the folios of one page table, or NULL.
  */
-struct relocate_tables {
+struct mremap_relocation {
 	pgtable_t *spare;
+	pgtable_t few_spare[2];
 	unsigned long nr_spare;
+	pmd_t *emptied[2];
+	unsigned long emptied_addr[2];
+	unsigned int nr_emptied;
+	struct folio **folios;
 };
 
-/* mm/mremap_relocate.c */
-bool vma_can_relocate(const struct vm_area_struct *vma);
-int relocate_check(struct vm_area_struct *vma, unsigned long start,
-		   unsigned long end);
-int relocate_alloc_tables(struct pagetable_move_control *pmc,
-			  struct relocate_tables *tables);
-void relocate_free_tables(struct pagetable_move_control *pmc,
-			  struct relocate_tables *tables);
-void relocate_page_tables(struct pagetable_move_control *pmc,
-			  struct relocate_tables *tables);
+/* Where in the destination does @addr of the source go? */
+static inline unsigned long mremap_new_place(struct pagetable_move_control *pmc,
+					     unsigned long addr)
+{
+	return addr - pmc->old_addr + pmc->new_addr;
+}
 
-/* mm/mremap.c */
-pmd_t *alloc_new_pmd(struct mm_struct *mm, unsigned long addr);
-int move_pte_batch(struct vm_area_struct *vma, bool clear_uffd_wp,
-		   unsigned long old_addr, pte_t *old_ptep,
-		   unsigned long new_addr, pte_t *new_ptep,
-		   int max_nr_ptes, bool *force_flush);
+/* mm/mremap_relocate_tables.c */
+unsigned long mremap_relocate_extent(struct pagetable_move_control *pmc,
+				     unsigned long addr, unsigned long end,
+				     pmd_t **old_pmdp);
+int mremap_relocate_alloc(struct pagetable_move_control *pmc,
+			  struct mremap_relocation *rel);
+void mremap_relocate_finish(struct mm_struct *mm,
+			    struct mremap_relocation *rel);
+void mremap_relocate_free(struct pagetable_move_control *pmc,
+			  struct mremap_relocation *rel);
+void mremap_relocate_table(struct pagetable_move_control *pmc,
+			   unsigned long addr, pmd_t *old_pmd, pmd_t *new_pmd);
+void mremap_relocate_use_spare(struct pagetable_move_control *pmc,
+			       struct mremap_relocation *rel, pmd_t *new_pmd);
+void mremap_relocate_emptied(struct mremap_relocation *rel, unsigned long addr,
+			     pmd_t *old_pmd);
+
+/* mm/mremap_relocate.c */
+void mremap_relocate_move(struct pagetable_move_control *pmc,
+			  struct mremap_relocation *rel);
 
 #endif /* __MM_MREMAP_RELOCATE_H */

@@ -25,6 +25,7 @@
 
 #include "../internal.h"
 #include "../mremap_relocate.h"
+#include "../rehome.h"
 #include "../swap.h"
 
 #define ARENA		(16 * PMD_SIZE)
@@ -217,7 +218,7 @@ typedef void (*late_fn)(struct vm_area_struct *vma, unsigned long addr);
 /*
  * Move a range as move_vma() does for MREMAP_RELOCATE_ANON. A VMA that is
  * mapped with MAP_NORESERVE has nothing to charge. @late, if not NULL, does
- * what reclaim or migration could do after relocate_check() has agreed.
+ * what reclaim or migration could do after rehome_check() has agreed.
  */
 static int relocate_late(struct kunit *test, unsigned long old_addr,
 			 unsigned long new_addr, unsigned long nr_pages,
@@ -227,31 +228,33 @@ static int relocate_late(struct kunit *test, unsigned long old_addr,
 	const unsigned long rss = anon_rss();
 	const unsigned long len = PAGES(nr_pages);
 	struct mm_struct *mm = current->mm;
-	struct relocate_tables tables;
+	struct mremap_relocation rel;
 	unsigned long nr;
 	int err = -EFAULT;
 
 	mmap_write_lock(mm);
 	pmc.old = vma_lookup(mm, old_addr);
-	if (!pmc.old || !vma_can_relocate(pmc.old))
+	if (!pmc.old || !vma_can_rehome(pmc.old))
 		goto out;
-	err = relocate_check(pmc.old, old_addr, old_addr + len);
+	err = rehome_check(pmc.old, old_addr, old_addr + len);
+	if (err == REHOME_PREPARE)
+		err = rehome_prepare(pmc.old, old_addr, old_addr + len);
 	if (err)
 		goto out;
-	err = relocate_alloc_tables(&pmc, &tables);
+	err = mremap_relocate_alloc(&pmc, &rel);
 	if (err)
 		goto out;
 
 	err = -ENOMEM;
 	pmc.new = copy_vma_relocated(pmc.old, new_addr, len);
 	if (!pmc.new) {
-		relocate_free_tables(&pmc, &tables);
+		mremap_relocate_free(&pmc, &rel);
 		goto out;
 	}
 	nr = nr_slots(mm, old_addr, len);
 	if (late)
 		late(pmc.old, old_addr);
-	relocate_page_tables(&pmc, &tables);
+	mremap_relocate_move(&pmc, &rel);
 	KUNIT_EXPECT_EQ(test, nr_slots(mm, old_addr, len), 0);
 	KUNIT_EXPECT_EQ(test, nr_slots(mm, new_addr, len), nr);
 
@@ -408,6 +411,7 @@ static void switch_mm_to(struct mm_struct *mm)
 	kthread_use_mm(mm);
 }
 
+
 /*
  * Small folios, a hole and a zero page, moved to where a page table ends:
  *
@@ -534,8 +538,8 @@ struct neighbours {
 };
 
 /*
- * Userland tests see with which neighbours a mapping merges. They cannot see
- * whose anon_vma the folios got.
+ * What merges is tested from userland, with neighbours of all kinds. Whose
+ * anon_vma the folios got cannot be seen from there.
  */
 static const struct neighbours neighbours[] = {
 	{ "none", false, false, OWN },
@@ -778,7 +782,7 @@ static void relocate_tables_freed(struct kunit *test)
 	PAGETABLE_MOVE(pmc, NULL, NULL, ARENA, ARENA + 4 * PMD_SIZE - PAGES(4),
 		       PAGES(8));
 	struct mm_struct *mm = current->mm;
-	struct relocate_tables tables;
+	struct mremap_relocation rel;
 	unsigned long before, with, after;
 	int err;
 
@@ -788,10 +792,10 @@ static void relocate_tables_freed(struct kunit *test)
 	mmap_write_lock(mm);
 	pmc.old = vma_lookup(mm, ARENA);
 	before = mm_pgtables_bytes(mm);
-	err = relocate_alloc_tables(&pmc, &tables);
+	err = mremap_relocate_alloc(&pmc, &rel);
 	with = mm_pgtables_bytes(mm);
 	if (!err)
-		relocate_free_tables(&pmc, &tables);
+		mremap_relocate_free(&pmc, &rel);
 	after = mm_pgtables_bytes(mm);
 	mmap_write_unlock(mm);
 
@@ -837,11 +841,11 @@ static void relocate_which_vmas(struct kunit *test)
 				flags | MAP_SHARED, 0));
 
 	mmap_write_lock(mm);
-	KUNIT_EXPECT_TRUE(test, vma_can_relocate(vma_lookup(mm, ARENA)));
+	KUNIT_EXPECT_TRUE(test, vma_can_rehome(vma_lookup(mm, ARENA)));
 	KUNIT_EXPECT_FALSE(test,
-			   vma_can_relocate(vma_lookup(mm, ARENA + PAGES(1))));
+			   vma_can_rehome(vma_lookup(mm, ARENA + PAGES(1))));
 	vm_flags_set(vma_lookup(mm, ARENA), VM_PFNMAP);
-	KUNIT_EXPECT_FALSE(test, vma_can_relocate(vma_lookup(mm, ARENA)));
+	KUNIT_EXPECT_FALSE(test, vma_can_rehome(vma_lookup(mm, ARENA)));
 	vm_flags_clear(vma_lookup(mm, ARENA), VM_PFNMAP);
 	mmap_write_unlock(mm);
 }
@@ -983,6 +987,31 @@ static void relocate_large(struct kunit *test)
 		expect_folio(test, dst + PAGES(i), folio, LARGE_ORDER);
 		expect_pages(test, dst + PAGES(i), 1, 1 + LARGE_NR + i);
 	}
+	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
+}
+
+/*
+ * Folios that lie across page tables, which could go whole but for them. All of
+ * such a folio moves under one hold of its lock, so its second half needs a page
+ * table before its turn: lock_ptes() warns if it is not there.
+ */
+static void relocate_large_congruent(struct kunit *test)
+{
+	const unsigned long src = ARENA + 4 * PMD_SIZE + PAGES(5);
+	const unsigned long dst = ARENA + 8 * PMD_SIZE + PAGES(5);
+	const unsigned long nr = 3 * HPAGE_PMD_NR;
+	unsigned long pgtables;
+
+	map_folios(test, ARENA, nr, LARGE_ORDER, 1);
+	KUNIT_ASSERT_EQ(test, relocate(test, ARENA, src, nr), 0);
+	pgtables = mm_pgtables_bytes(current->mm);
+	KUNIT_ASSERT_EQ(test, relocate(test, src, dst, nr), 0);
+
+	expect_home(test, dst, nr, nr);
+	expect_pages(test, dst, nr, 1);
+	KUNIT_EXPECT_EQ(test, order_at(dst + 3 * PMD_SIZE - PAGES(8)),
+			LARGE_ORDER);
+	KUNIT_EXPECT_EQ(test, mm_pgtables_bytes(current->mm), pgtables);
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
 }
 
@@ -1131,7 +1160,7 @@ static void swap_out_large(struct kunit *test, unsigned long addr)
 	folio_put(folio);
 }
 
-/* As a fault in another mm does, if that mm has the same swap entries. */
+/* What a fault in another mm does, if it is to share the entries. */
 static void read_late(struct vm_area_struct *vma, unsigned long addr)
 {
 	struct vm_fault vmf = { .vma = vma, .address = addr };
@@ -1155,10 +1184,10 @@ static const struct wait reads[] = {
 KUNIT_ARRAY_PARAM_DESC(reads, reads, name);
 
 /*
- * A folio was swapped out, and half of it moves. Then a fault in another mm,
- * which has the swap entries as well, reads all of the folio in again, without
- * any lock of ours. The new folio is not anonymous yet: there is nothing to be
- * re-homed, and the half that is outside of the range must stay there.
+ * Half of what was swapped out in one piece, when all of it is read in again,
+ * by a fault of somebody who holds none of our locks: another mm has all the
+ * entries, or had them when it began. The folio is nobody's yet, so there is
+ * nothing to be re-homed, and nothing that makes the halves move together.
  *
  *   |eeeeeeeeEEEEEEEE|   ->   |eeeeeeee|   |EEEEEEEE|
  *   ARENA                     ARENA        dst
@@ -1245,14 +1274,14 @@ static void relocate_huge(struct kunit *test)
 			pgtables + (param->dst ? PAGE_SIZE : 0));
 }
 
-/* What relocate_alloc_tables() has set aside for a PMD leaf is given back. */
+/* What mremap_relocate_alloc() has set aside for a PMD leaf is given back. */
 static void relocate_huge_tables_freed(struct kunit *test)
 {
 	PAGETABLE_MOVE(pmc, NULL, NULL, ARENA, ARENA + 4 * PMD_SIZE,
 		       PMD_SIZE);
 	const unsigned long dst = pmc.new_addr;
 	struct mm_struct *mm = current->mm;
-	struct relocate_tables tables;
+	struct mremap_relocation rel;
 	unsigned long before, after;
 	bool none;
 	int err;
@@ -1261,10 +1290,10 @@ static void relocate_huge_tables_freed(struct kunit *test)
 	mmap_write_lock(mm);
 	pmc.old = vma_lookup(mm, ARENA);
 	before = mm_pgtables_bytes(mm);
-	err = relocate_alloc_tables(&pmc, &tables);
+	err = mremap_relocate_alloc(&pmc, &rel);
 	none = !mm_find_pmd(mm, dst) || pmd_none(*mm_find_pmd(mm, dst));
 	if (!err)
-		relocate_free_tables(&pmc, &tables);
+		mremap_relocate_free(&pmc, &rel);
 	after = mm_pgtables_bytes(mm);
 	mmap_write_unlock(mm);
 
@@ -1276,6 +1305,7 @@ static void relocate_huge_tables_freed(struct kunit *test)
 
 static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE_PARAM(relocate_large, larges_gen_params),
+	KUNIT_CASE(relocate_large_congruent),
 	KUNIT_CASE(relocate_cut_large),
 	KUNIT_CASE(relocate_torn_large),
 	KUNIT_CASE(relocate_pinned_large),

@@ -1,0 +1,586 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Re-homing of anonymous folios: whose is a folio?
+ *
+ * A folio is found from its index and anon_vma, which name the place where it
+ * was first faulted. To re-home it is to rewrite both, so that its VMA need not
+ * remember that place any longer. See Documentation/mm/mremap_relocate.rst.
+ *
+ * A folio may be re-homed if all its mappings and swap entries are in the range
+ * that is re-homed. That cannot change later: a new mapping or swap entry is
+ * only ever made out of an existing one, by fork, fault or userfaultfd in the
+ * mm that has it, and the mmap and VMA write locks shut these out. (KSM maps
+ * its folios into any mm: they are refused.)
+ *
+ * What goes on all the same needs no lock of the mm: reclaim, migration, memory
+ * failure, the deferred split, GUP-fast. All but the last lock the folio first,
+ * for rmap_walk() insists on it. So with the folio locked its PTEs, mapping and
+ * index can be changed together. GUP-fast does not look at mapping and index,
+ * and takes its reference back if the PTE has changed: pinned folios need no
+ * care.
+ *
+ * The locks, in order: mmap_lock and VMA lock for writing, folio lock, page
+ * table locks. A folio lock is waited for with no other folio and no page table
+ * locked; otherwise it is only tried. No anon_vma lock is needed.
+ */
+
+#include <linux/hugetlb.h>
+#include <linux/ksm.h>
+#include <linux/mman.h>
+#include <linux/pagemap.h>
+#include <linux/swap.h>
+
+#include "internal.h"
+#include "memcontrol-v1.h"
+#include "rehome.h"
+
+/* The range that is to be re-homed, and what is found out about it. */
+struct rehome_range {
+	struct vm_area_struct *vma;
+	unsigned long start;
+	unsigned long end;
+	bool prepare;		/* Split folios, or only look? */
+	bool unprepared;	/* Has it to be prepared? */
+	struct folio *checked;	/* The last large folio found fine, referenced. */
+};
+
+/* The PTEs of a range that hold pages of one locked folio. */
+struct folio_ptes {
+	unsigned int mapped;	/* A PMD that maps all of it counts as one. */
+	unsigned int swapped;
+	bool shared;		/* Has one of the pages another swap entry? */
+};
+
+/**
+ * vma_can_rehome() - Does a VMA hold the kind of memory that can be re-homed?
+ * @vma: The VMA.
+ *
+ * Returns: true for private anonymous memory. A private mapping of /dev/zero
+ * counts as a file: its page offset is not that of its folios.
+ */
+bool vma_can_rehome(const struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma) && !vma->vm_file &&
+	       !(vma->vm_flags & (VM_SPECIAL | VM_HUGETLB | VM_SHARED));
+}
+
+/**
+ * rehome_entry() - What to do about a PTE that is not present.
+ * @pte: The PTE, not none.
+ *
+ * Returns: One of enum rehome_entry.
+ */
+enum rehome_entry rehome_entry(pte_t pte)
+{
+	const softleaf_t entry = softleaf_from_pte(pte);
+
+	if (softleaf_is_swap(entry))
+		return REHOME_SWAP;
+	if (softleaf_is_migration(entry))
+		return REHOME_MIGRATION;
+	if (softleaf_is_device_private(entry) ||
+	    softleaf_is_device_exclusive(entry))
+		return REHOME_REFUSE;
+	return REHOME_IGNORE;
+}
+
+/* Count the swap entries of a page of a locked folio, whoever has them. */
+static int page_swapcount(struct folio *folio, long idx)
+{
+	if (!folio_test_swapcache(folio))
+		return 0;
+	return swp_swapcount(swp_entry(swp_type(folio->swap),
+				       swp_offset(folio->swap) + idx));
+}
+
+/*
+ * Count all the mappings and swap entries of a locked folio, whoever has them.
+ * One turns into the other only under the folio lock, so none is missed.
+ */
+static unsigned int folio_nr_users(struct folio *folio)
+{
+	unsigned int users = folio_mapcount(folio);
+	long idx;
+
+	if (!folio_test_swapcache(folio))
+		return users;
+	for (idx = 0; idx < folio_nr_pages(folio); idx++)
+		users += page_swapcount(folio, idx);
+	return users;
+}
+
+/* Is a folio with one page, which a locked page table maps, mapped only there? */
+static bool small_is_ours(struct folio *folio)
+{
+	bool ours;
+
+	if (!folio_trylock(folio))
+		return false;
+	ours = !folio_test_ksm(folio) && folio_nr_users(folio) == 1;
+	folio_unlock(folio);
+	return ours;
+}
+
+/*
+ * Is a large folio mapped by @ptep and the PTEs behind it, in order, and nowhere
+ * else? The page table is locked. False if that takes a closer look.
+ */
+static bool large_is_ours(struct folio *folio, pte_t *ptep)
+{
+	const long nr = folio_nr_pages(folio);
+	unsigned long pfn = folio_pfn(folio);
+	bool ours = false;
+	pte_t pte;
+	long i;
+
+	if (!folio_trylock(folio))
+		return false;
+	if (folio_mapcount(folio) != nr || folio_test_swapcache(folio))
+		goto out;
+	for (i = 0; i < nr; i++, ptep++, pfn++) {
+		pte = ptep_get(ptep);
+		if (!pte_present(pte) || pte_pfn(pte) != pfn)
+			goto out;
+	}
+	ours = true;
+out:
+	folio_unlock(folio);
+	return ours;
+}
+
+/*
+ * Look at the PTEs of [addr, end), which is within one page table, for pages of
+ * a locked folio. @base is where its first page belongs.
+ */
+static void find_folio_in_table(struct vm_area_struct *vma, struct folio *folio,
+				unsigned long base, unsigned long addr,
+				unsigned long end, struct folio_ptes *found)
+{
+	pmd_t *pmd = mm_find_pmd(vma->vm_mm, addr);
+	pte_t *start_ptep, *ptep, pte;
+	spinlock_t *ptl;
+	long idx;
+
+	if (!pmd)
+		return;
+
+	ptl = pmd_trans_huge_lock(pmd, vma);
+	if (ptl) {
+		if (pmd_present(*pmd) && pmd_folio(*pmd) == folio) {
+			found->mapped++;
+			for (; addr < end; addr += PAGE_SIZE)
+				found->shared |= page_swapcount(folio,
+						(addr - base) >> PAGE_SHIFT);
+		}
+		spin_unlock(ptl);
+		return;
+	}
+
+	start_ptep = pte_offset_map_lock(vma->vm_mm, pmd, addr, &ptl);
+	if (!start_ptep)
+		return;
+	for (ptep = start_ptep; addr < end; ptep++, addr += PAGE_SIZE) {
+		pte = ptep_get(ptep);
+		idx = (addr - base) >> PAGE_SHIFT;
+		if (pte_none(pte) || folio_pte_idx(folio, pte) != idx)
+			continue;
+		if (pte_present(pte)) {
+			found->mapped++;
+			found->shared |= page_swapcount(folio, idx) > 0;
+		} else {
+			found->swapped++;
+			found->shared |= page_swapcount(folio, idx) > 1;
+		}
+	}
+	pte_unmap_unlock(start_ptep, ptl);
+}
+
+/*
+ * Split a locked folio. If it is not mapped, that is not possible: then drop it
+ * from the swap cache, and each page can be read in as a folio of its own.
+ */
+static int split_cut_folio(struct folio *folio)
+{
+	if (folio_wait_writeback_killable(folio))
+		return -EINTR;
+	if (swap_cache_drop_clean(folio))
+		return -EAGAIN;
+	return split_folio(folio) ? -EFAULT : -EAGAIN;
+}
+
+/*
+ * Could split_cut_folio() succeed? The caller has a reference, and is to have
+ * the only one that is neither a mapping nor the swap cache.
+ */
+static bool can_split_cut_folio(struct folio *folio)
+{
+	if (!folio_mapped(folio))
+		return !folio_test_dirty(folio) && !do_memsw_account();
+	return folio_expected_ref_count(folio) == folio_ref_count(folio) - 1;
+}
+
+/*
+ * A locked folio is cut by an end of the range, or an older move within this mm
+ * has left a part of it elsewhere. After a split each page can be judged alone.
+ * Do not split it if that is of no use, or if it is another mm that maps it: the
+ * cost is not ours to impose.
+ *
+ * An mm has a page of a large folio only once. So if no other mm maps it, only a
+ * swap entry elsewhere can keep a page in the range from being ours alone.
+ */
+static int check_cut_folio(struct rehome_range *range, struct folio *folio,
+			   const struct folio_ptes *found)
+{
+	if (!folio_test_large(folio) || found->shared)
+		return -EFAULT;
+	if (folio_mapcount(folio) != found->mapped &&
+	    (!found->mapped || folio_maybe_mapped_shared(folio)))
+		return -EFAULT;
+	if (range->prepare)
+		return split_cut_folio(folio);
+	range->unprepared = true;
+	return can_split_cut_folio(folio) ? 0 : -EFAULT;
+}
+
+/*
+ * May a folio be re-homed, if need be after a split? It is locked and
+ * referenced, and the PTE at @addr holds its page number @idx, or did so when
+ * we last looked.
+ *
+ * Returns 0 if so, -EFAULT if not, -EAGAIN to look at the PTE again, or -EINTR.
+ */
+static int check_folio(struct rehome_range *range, struct folio *folio,
+		       unsigned long addr, long idx)
+{
+	const long nr_before = (addr - range->start) >> PAGE_SHIFT;
+	const long nr_from = (range->end - addr) >> PAGE_SHIFT;
+	const long nr = folio_nr_pages(folio);
+	const unsigned long base = addr - (idx << PAGE_SHIFT);
+	const unsigned long end = addr + (min(nr - idx, nr_from) << PAGE_SHIFT);
+	struct folio_ptes found = {};
+	unsigned long next;
+
+	for (addr -= min(idx, nr_before) << PAGE_SHIFT; addr < end; addr = next) {
+		next = pmd_addr_end(addr, end);
+		find_folio_in_table(range->vma, folio, base, addr, next, &found);
+	}
+	if (!found.mapped && !found.swapped)
+		return -EAGAIN;
+	if (idx <= nr_before && nr - idx <= nr_from &&
+	    found.mapped + found.swapped == folio_nr_users(folio))
+		return 0;
+	return check_cut_folio(range, folio, &found);
+}
+
+/*
+ * As check_folio(), for what the PTE at @addr held when its page table was still
+ * locked: a page of @folio, or its swap entry. Sleeps.
+ */
+static int check_folio_slow(struct rehome_range *range, struct folio *folio,
+			    unsigned long addr, pte_t pte)
+{
+	long idx;
+	int err;
+
+	if (folio_lock_killable(folio))
+		return -EINTR;
+	idx = folio_pte_idx(folio, pte);
+	if (idx < 0) {
+		err = -EAGAIN;
+	} else if (folio_test_ksm(folio)) {
+		/* What has been swapped in again cannot be un-shared. */
+		range->unprepared = true;
+		err = !range->prepare && pte_present(pte) &&
+		      (range->vma->vm_flags & VM_MERGEABLE) ? 0 : -EFAULT;
+	} else if (!folio_test_anon(folio)) {
+		/*
+		 * Just read into the swap cache, perhaps with pages of others.
+		 * They cannot map it: of a folio that is not anonymous yet,
+		 * do_swap_page() maps all pages or none. unuse_pte() expects
+		 * no large one.
+		 */
+		err = page_swapcount(folio, idx) == 1 ? 0 : -EFAULT;
+	} else {
+		err = check_folio(range, folio, addr, idx);
+		if (!err && folio_test_large(folio)) {
+			if (range->checked)
+				folio_put(range->checked);
+			folio_get(folio);
+			range->checked = folio;
+		}
+	}
+	folio_unlock(folio);
+	return err;
+}
+
+/*
+ * Is a swap entry with nothing in the swap cache ours alone? The page table that
+ * has it is locked. Returns 1 if so, -EFAULT if not, or 0 with @foliop set to
+ * the folio in the swap cache, referenced.
+ */
+static int check_swap_entry(pte_t pte, struct folio **foliop)
+{
+	const softleaf_t entry = softleaf_from_pte(pte);
+
+	do {
+		*foliop = swap_cache_get_folio(entry);
+		if (*foliop)
+			return 0;
+		if (pte_swp_exclusive(pte) || swap_entry_sole_user(entry))
+			return 1;
+		/* With one user, it has just been read in. */
+	} while (swp_swapcount(entry) == 1);
+	return -EFAULT;
+}
+
+/*
+ * Look at the PTE at @ptep, which is not none, and, if it is the first of a large
+ * folio, at those behind it, before @end. Their page table is locked.
+ *
+ * Returns the number of PTEs that are fine, -EFAULT, or 0 if there is something
+ * to wait for: @foliop is then the folio, referenced, or NULL for migration.
+ */
+static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
+				     pte_t *end, struct folio **foliop)
+{
+	pte_t pte = ptep_get(ptep);
+	struct folio *folio;
+	struct page *page;
+	int ret;
+
+	if (pte_present(pte)) {
+		if (pte_maps_zero_page(pte))
+			return 1;
+		page = pte_page(pte);
+		/*
+		 * Only ever set for a page with a single user. It is no page of
+		 * hugetlb, which PageAnonExclusive() would ask for.
+		 */
+		if (!PageCompound(page) &&
+		    test_bit(PG_anon_exclusive, &page->flags.f))
+			return 1;
+		/* The folio cannot be split while it is mapped here. */
+		folio = page_folio(page);
+		if (!folio_test_large(folio)) {
+			if (small_is_ours(folio))
+				return 1;
+		} else if (folio == range->checked) {
+			return 1;
+		} else if (page == &folio->page &&
+			   folio_nr_pages(folio) <= end - ptep &&
+			   large_is_ours(folio, ptep)) {
+			return folio_nr_pages(folio);
+		}
+		folio_get(folio);
+		*foliop = folio;
+		return 0;
+	}
+
+	switch (rehome_entry(pte)) {
+	case REHOME_IGNORE:
+		return 1;
+	case REHOME_REFUSE:
+		return -EFAULT;
+	case REHOME_MIGRATION:
+		*foliop = NULL;
+		return 0;
+	case REHOME_SWAP:
+		break;
+	}
+	ret = check_swap_entry(pte, foliop);
+	if (ret || *foliop != range->checked)
+		return ret;
+	folio_put(*foliop);
+	return 1;
+}
+
+/* As check_folio(), for the PTEs of [addr, end) in one page table. */
+static int check_ptes(struct rehome_range *range, pmd_t *pmd, unsigned long addr,
+		      unsigned long end)
+{
+	struct mm_struct *mm = range->vma->vm_mm;
+	pte_t *start_ptep, *end_ptep, *ptep, pte;
+	struct folio *folio;
+	spinlock_t *ptl;
+	int ret = 0;
+
+again:
+	start_ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
+	if (!start_ptep)
+		return -EAGAIN;
+	ptep = start_ptep;
+	end_ptep = start_ptep + ((end - addr) >> PAGE_SHIFT);
+	while ((ptep = skip_none_ptes(ptep, end_ptep)) < end_ptep) {
+		ret = check_pte(range, ptep, end_ptep, &folio);
+		if (ret <= 0)
+			break;
+		ptep += ret;
+	}
+	addr += (ptep - start_ptep) * PAGE_SIZE;
+	if (addr < end)
+		pte = ptep_get(ptep);
+	pte_unmap_unlock(start_ptep, ptl);
+	if (addr == end)
+		return 0;
+	if (ret)
+		return ret;
+
+	if (!folio) {
+		migration_entry_wait(mm, pmd, addr);
+		goto again;
+	}
+	ret = check_folio_slow(range, folio, addr, pte);
+	folio_put(folio);
+	if (ret)
+		return ret;
+	addr += PAGE_SIZE;
+	if (addr < end)
+		goto again;
+	return 0;
+}
+
+/**
+ * pmd_is_empty() - Is there nothing below a PMD of a write-locked VMA?
+ * @mm: The mm.
+ * @pmd: The PMD.
+ *
+ * It can look so for a moment, while it is being changed under its lock. With
+ * the VMA write-locked, only the neighbour that it shares a page table with can
+ * fill it again.
+ *
+ * Returns: true if there is nothing.
+ */
+bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd)
+{
+	spinlock_t *ptl;
+	bool none;
+
+	if (!pmd_none(*pmd))
+		return false;
+	ptl = pmd_lock(mm, pmd);
+	none = pmd_none(*pmd);
+	spin_unlock(ptl);
+	return none;
+}
+
+/* As check_folio(), for [addr, end) below one PMD. */
+static int check_pmd(struct rehome_range *range, pmd_t *pmd, unsigned long addr,
+		     unsigned long end)
+{
+	struct mm_struct *mm = range->vma->vm_mm;
+	struct folio *folio;
+	spinlock_t *ptl;
+	int err = 0;
+
+	if (pmd_is_empty(mm, pmd))
+		return 0;
+	ptl = pmd_trans_huge_lock(pmd, range->vma);
+	if (!ptl)
+		return check_ptes(range, pmd, addr, end);
+
+	if (pmd_is_migration_entry(*pmd)) {
+		spin_unlock(ptl);
+		pmd_migration_entry_wait(mm, pmd);
+		return -EAGAIN;
+	}
+	if (!pmd_present(*pmd)) {
+		spin_unlock(ptl);
+		return -EFAULT;
+	}
+	if (is_huge_zero_pmd(*pmd)) {
+		spin_unlock(ptl);
+		return 0;
+	}
+	folio = pmd_folio(*pmd);
+	/* As for a small page: of a PMD mapping the first one has the bit. */
+	if (end - addr == PMD_SIZE && PageAnonExclusive(&folio->page)) {
+		spin_unlock(ptl);
+		return 0;
+	}
+	folio_get(folio);
+	spin_unlock(ptl);
+
+	if (folio_lock_killable(folio)) {
+		folio_put(folio);
+		return -EINTR;
+	}
+	err = check_folio(range, folio, addr, (addr & ~PMD_MASK) >> PAGE_SHIFT);
+	folio_unlock(folio);
+	folio_put(folio);
+	return err;
+}
+
+/* As check_folio(), for the whole range. */
+static int check_range(struct rehome_range *range)
+{
+	unsigned long addr, next;
+	pmd_t *pmd;
+	int err = 0;
+
+	vma_start_write(range->vma);
+	for (addr = range->start; addr < range->end && !err; addr = next) {
+		pmd = mm_find_pmd(range->vma->vm_mm, addr);
+		if (!pmd) {
+			next = pud_addr_end(addr, range->end);
+			continue;
+		}
+		next = pmd_addr_end(addr, range->end);
+		do {
+			cond_resched();
+			err = fatal_signal_pending(current) ? -EINTR :
+			      check_pmd(range, pmd, addr, next);
+		} while (err == -EAGAIN);
+	}
+	if (range->checked)
+		folio_put(range->checked);
+	return err;
+}
+
+/**
+ * rehome_check() - Can all the folios of a range be re-homed?
+ * @vma: A VMA for which vma_can_rehome() holds.
+ * @start: Start of the range, in bytes, within @vma.
+ * @end: End of the range, in bytes, exclusive, within @vma.
+ *
+ * The mmap write lock must be held; @vma is write-locked here, and the answer
+ * stands for as long as both are. Changes nothing. Sleeps: waits for locked
+ * folios and for migration.
+ *
+ * Returns: 0 if they can, REHOME_PREPARE if they can unless rehome_prepare()
+ * fails, -EFAULT if some cannot, -EINTR if a fatal signal is pending.
+ */
+int rehome_check(struct vm_area_struct *vma, unsigned long start,
+		 unsigned long end)
+{
+	struct rehome_range range = { .vma = vma, .start = start, .end = end };
+
+	return check_range(&range) ?: range.unprepared ? REHOME_PREPARE : 0;
+}
+
+/**
+ * rehome_prepare() - Make sure that the folios of a range can be re-homed.
+ * @vma: A VMA for which vma_can_rehome() holds.
+ * @start: Start of the range, in bytes, within @vma.
+ * @end: End of the range, in bytes, exclusive, within @vma.
+ *
+ * To be called where rehome_check() says so. Un-shares KSM pages, and splits the
+ * large folios that are only partly in the range, for which it waits for their
+ * writeback. One that is pinned cannot be split.
+ *
+ * The mmap write lock must be held.
+ *
+ * Returns: 0 if they can be re-homed now, -EFAULT if some cannot, -EINTR if a
+ * fatal signal is pending, or an error of ksm_madvise().
+ */
+int rehome_prepare(struct vm_area_struct *vma, unsigned long start,
+		   unsigned long end)
+{
+	struct rehome_range range = {
+		.vma = vma, .start = start, .end = end, .prepare = true,
+	};
+	vm_flags_t dummy = vma->vm_flags;
+
+	/* A KSM page is never ours alone. A plain move un-shares them too. */
+	return ksm_madvise(vma, start, end, MADV_UNMERGEABLE, &dummy) ?:
+	       check_range(&range);
+}

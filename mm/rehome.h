@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Re-homing of anonymous folios: may a folio be given a new index and anon_vma,
+ * and doing so. Used by mm/mremap_relocate.c.
+ */
+#ifndef __MM_REHOME_H
+#define __MM_REHOME_H
+
+#include <linux/leafops.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/pgtable.h>
+#include <linux/rmap.h>
+
+#include "swap.h"
+
+/* What rehome_check() returns if rehome_prepare() has to be called. */
+#define REHOME_PREPARE	1
+
+/* What to do about a PTE that is neither none nor present. */
+enum rehome_entry {
+	REHOME_IGNORE,		/* Nothing that depends on where it is. */
+	REHOME_SWAP,		/* A swap entry; its folio may be cached. */
+	REHOME_MIGRATION,	/* Wait, and look again. */
+	REHOME_REFUSE,		/* Device memory. */
+};
+
+bool vma_can_rehome(const struct vm_area_struct *vma);
+int rehome_check(struct vm_area_struct *vma, unsigned long start,
+		 unsigned long end);
+int rehome_prepare(struct vm_area_struct *vma, unsigned long start,
+		   unsigned long end);
+enum rehome_entry rehome_entry(pte_t pte);
+bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd);
+
+/**
+ * skip_none_ptes() - Skip the PTEs that are none.
+ * @ptep: The first PTE to look at, in a locked page table.
+ * @end: Where to end, exclusive.
+ *
+ * Returns: The first PTE that is not none, or @end.
+ */
+static inline pte_t *skip_none_ptes(pte_t *ptep, pte_t *end)
+{
+	while (ptep < end && pte_none(ptep_get(ptep)))
+		ptep++;
+	return ptep;
+}
+
+/**
+ * pte_maps_zero_page() - Is it the zero page that a PTE maps?
+ * @pte: A present PTE of a VMA for which vma_can_rehome() holds.
+ *
+ * If not, pte_page() is the page: a VMA without VM_PFNMAP and VM_MIXEDMAP maps
+ * nothing else. Compare vm_normal_page().
+ *
+ * Returns: true if so.
+ */
+static inline bool pte_maps_zero_page(pte_t pte)
+{
+	if (IS_ENABLED(CONFIG_ARCH_HAS_PTE_SPECIAL))
+		return pte_special(pte);
+	return is_zero_pfn(pte_pfn(pte));
+}
+
+/**
+ * folio_pte_idx() - Which page of a folio does a PTE hold?
+ * @folio: A folio, locked.
+ * @pte: A PTE, not none; its page table is locked, or was when it was read.
+ *
+ * The PTE can map the page or, if the folio is in the swap cache, be its swap
+ * entry.
+ *
+ * Returns: The number of the page in @folio, or -1.
+ */
+static inline long folio_pte_idx(struct folio *folio, pte_t pte)
+{
+	unsigned long idx;
+	softleaf_t entry;
+
+	if (pte_present(pte)) {
+		idx = pte_pfn(pte) - folio_pfn(folio);
+		return idx < folio_nr_pages(folio) ? idx : -1;
+	}
+
+	entry = softleaf_from_pte(pte);
+	if (!softleaf_is_swap(entry) || !folio_matches_swap_entry(folio, entry))
+		return -1;
+	return swp_offset(entry) - swp_offset(folio->swap);
+}
+
+/**
+ * rehome_folio() - Give a folio a new home.
+ * @folio: An anonymous folio, locked, that rehome_check() has agreed to.
+ * @vma: The VMA that is going to map it.
+ * @index: The anonymous page offset in @vma of its first page, mapped or not.
+ *
+ * The lock must not be dropped before the last PTE that maps @folio has moved:
+ * an rmap walk holds it, and must find what index and anon_vma promise.
+ */
+static inline void rehome_folio(struct folio *folio, struct vm_area_struct *vma,
+				pgoff_t index)
+{
+	VM_WARN_ON_ONCE_FOLIO(!folio_test_locked(folio), folio);
+	VM_WARN_ON_ONCE_FOLIO(!folio_test_anon(folio), folio);
+	VM_WARN_ON_ONCE_FOLIO(folio_test_ksm(folio), folio);
+	/* All of it was in the range. */
+	VM_WARN_ON_ONCE_FOLIO(index < vma_start_anon_pgoff(vma) ||
+			      index + folio_nr_pages(folio) >
+			      vma_start_anon_pgoff(vma) + vma_pages(vma), folio);
+
+	/* At once for those who do not lock it, see folio_move_anon_rmap(). */
+	WRITE_ONCE(folio->mapping, (void *)vma->anon_vma + FOLIO_MAPPING_ANON);
+	folio->index = index;
+}
+
+#endif /* __MM_REHOME_H */

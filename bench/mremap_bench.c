@@ -397,12 +397,14 @@ static int uffd_over(char *to, size_t len)
 	return fd;
 }
 
+/* Returns 0 if it is refused, as it is for memory that was shared once. */
 static unsigned long long uffd_move(int fd, char *from, char *to, size_t len,
 				    bool holes)
 {
 	struct uffdio_move move;
 	unsigned long long start = now();
 	size_t done = 0;
+	int err;
 
 	while (done < len) {
 		move = (struct uffdio_move){
@@ -411,9 +413,12 @@ static unsigned long long uffd_move(int fd, char *from, char *to, size_t len,
 			.len = len - done,
 			.mode = holes ? UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES : 0,
 		};
-		if (ioctl(fd, UFFDIO_MOVE, &move) && errno != EAGAIN)
+		err = ioctl(fd, UFFDIO_MOVE, &move) ? errno : 0;
+		if (err == EBUSY && !done && move.move <= 0)
+			return 0;
+		if (err && err != EAGAIN)
 			die("UFFDIO_MOVE after %zu of %zu bytes: %s", done, len,
-			    strerror(errno));
+			    strerror(err));
 		if (move.move > 0)
 			done += move.move;
 	}
@@ -452,11 +457,16 @@ static void run_move(const struct run *run)
 	if (s->swapped)
 		swap_out(from, s);
 	check_shape(from, s);
-	if (run->method == UFFD)
+	if (run->method == UFFD) {
 		ns = uffd_move(uffd_over(to, s->len), from, to, s->len,
 			       s->every != 1);
-	else
+		if (!ns && s->forked)
+			return;
+		if (!ns)
+			die("%s: UFFDIO_MOVE: %s", run->name, strerror(EBUSY));
+	} else {
 		ns = timed_mremap(from, s->len, methods[run->method].flags, to);
+	}
 	check_data(to, s, run->name);
 	result->figure[0] = (double)ns / (s->per_call ? 1 : s->len / PAGE);
 }
@@ -521,7 +531,10 @@ static void table(const char *name, const char *comment)
 
 static void cell(double x)
 {
-	printf(" %16.*f", x < 1000 ? 2 : 0, x);
+	if (x)
+		printf(" %16.*f", x < 1000 ? 2 : 0, x);
+	else
+		printf(" %16s", "EBUSY");
 	fflush(stdout);
 }
 
@@ -824,7 +837,7 @@ static void cmd_noflag(void)
 		} else {
 			run(&runs[i], figure, &spread);
 			cell(figure[0]);
-			cell(spread);
+			printf(" %16.2f", spread);
 		}
 		printf("\n");
 	}

@@ -2,7 +2,7 @@
 #
 # Draw the tables that scripts/bench leaves in the current directory.
 
-set terminal svg size 900,500 dynamic background rgb "white" font "sans,13"
+set terminal svg noenhanced size 900,500 dynamic background rgb "white" font "sans,13"
 set datafile separator tab
 set datafile missing "-"
 set datafile columnheaders
@@ -15,10 +15,10 @@ set style line 4 lc rgb "#2060b0" lw 2 pt 9
 set style line 5 lc rgb "#60a0e0" lw 2 pt 11
 set linetype 1 lc rgb "#888888"
 
-exists(name) = int(system("test -f ".name." && echo 1 || echo 0"))
+have(name) = int(system("test -f ".name." && echo 1 || echo 0"))
 unit = "ns per 4 kB page"
 
-if (exists("move.tsv")) {
+if (have("move.tsv")) {
 	set output "move.svg"
 	set title "Moving memory: by its folios"
 	set style data histogram
@@ -37,7 +37,7 @@ if (exists("move.tsv")) {
 	set yrange [*:*]
 }
 
-if (exists("noflag.tsv")) {
+if (have("noflag.tsv")) {
 	set output "noflag.svg"
 	set title "Without the flag: cost against a kernel without the series"
 	set style data histogram
@@ -55,7 +55,7 @@ set style data linespoints
 set ylabel unit
 set logscale y
 
-if (exists("size.tsv")) {
+if (have("size.tsv")) {
 	set output "size.svg"
 	set title "Moving memory: by the number of pages"
 	set xlabel "pages"
@@ -69,7 +69,7 @@ if (exists("size.tsv")) {
 }
 
 do for [name in "population swapped"] {
-	if (exists(name.".tsv")) {
+	if (have(name.".tsv")) {
 		set output name.".svg"
 		set title name eq "swapped" ? "Moving memory: by what is swapped out" : \
 			"Moving memory: by what was ever written to"
@@ -82,7 +82,7 @@ do for [name in "population swapped"] {
 	}
 }
 
-if (exists("heap.tsv")) {
+if (have("heap.tsv")) {
 	set output "heap.svg"
 	set title "A heap of blocks that were moved together: slab memory for its VMAs"
 	set xlabel "blocks"

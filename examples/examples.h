@@ -38,6 +38,7 @@ static inline long example_syscall(long nr, void *from, size_t old_len,
 static inline void check(bool good, const char *what)
 {
 	printf("%s - %s\n", good ? "ok" : "not ok", what);
+	fflush(stdout);
 	nr_failed += !good;
 }
 

@@ -114,6 +114,20 @@ static void unlock_ptes(struct pagetable_move_control *pmc,
 }
 
 /*
+ * Take a PTE out of userfaultfd, as move_ptes() does. That is left as it is: the
+ * compiler makes other code of it if it shares this.
+ */
+static pte_t clear_moved_pte_uffd(struct vm_area_struct *vma, pte_t pte)
+{
+	if (!pte_present(pte))
+		return pte_swp_clear_uffd(pte);
+	/* RWP PTEs become accessible, see __copy_present_ptes(). */
+	if (userfaultfd_rwp(vma) && pte_uffd(pte))
+		pte = pte_modify(pte, vma->vm_page_prot);
+	return pte_clear_uffd(pte);
+}
+
+/*
  * Move @nr present PTEs of one folio, from number @i of the pair on. Those that
  * the architecture wants to be moved together are.
  */

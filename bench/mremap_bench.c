@@ -575,20 +575,41 @@ static void move_table(const char *first, const struct shape *shapes, size_t nr)
 	}
 }
 
+static const struct shape shapes[] = {
+	{ "4k", .every = 1 },
+	{ "4k-10%", .every = 10 },
+	{ "4k-1%", .every = 100 },
+	{ "16k", .order = 2, .every = 1 },
+	{ "64k", .order = 4, .every = 1 },
+	{ "256k", .order = 6, .every = 1 },
+	{ "1M", .order = 8, .every = 1 },
+	{ "THP", .order = 9, .every = 1 },
+	{ "16-pages-call", .every = 1, .len = 16 * PAGE, .per_call = true },
+};
+
+/* Move one kind of memory in one way: MEMORY METHOD pages|tables */
+static void move_one(char **arg)
+{
+	struct run r = { .fn = run_move };
+	double figure[NR_FIGURES];
+	size_t i;
+	int m;
+
+	for (i = 0; i < ARRAY_SIZE(shapes); i++)
+		if (arg[0] && !strcmp(arg[0], shapes[i].name))
+			r.shape = shapes[i];
+	for (m = 0; m < NR_METHODS; m++)
+		if (arg[0] && arg[1] && !strcmp(arg[1], methods[m].name))
+			r.method = m;
+	if (!r.shape.name || !arg[1] || !arg[2])
+		die("once needs MEMORY METHOD pages|tables");
+	r.off = strcmp(arg[2], "tables") ? PAGE : 0;
+	run(&r, figure, NULL);
+	printf("%s %s %s %.2f\n", arg[0], arg[1], arg[2], figure[0]);
+}
+
 static void cmd_move(void)
 {
-	static const struct shape shapes[] = {
-		{ "4k", .every = 1 },
-		{ "4k-10%", .every = 10 },
-		{ "4k-1%", .every = 100 },
-		{ "16k", .order = 2, .every = 1 },
-		{ "64k", .order = 4, .every = 1 },
-		{ "256k", .order = 6, .every = 1 },
-		{ "1M", .order = 8, .every = 1 },
-		{ "THP", .order = 9, .every = 1 },
-		{ "16-pages-call", .every = 1, .len = 16 * PAGE, .per_call = true },
-	};
-
 	table("move",
 	      "# ns per 4 kB page of the range, or per call where the name says so.\n"
 	      "# tables: source and destination begin at a PMD; pages: the destination is\n"
@@ -1286,6 +1307,7 @@ static void usage(FILE *to)
 		"commands:\n");
 	for (i = 0; i < ARRAY_SIZE(commands); i++)
 		fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].help);
+	fprintf(to, "  once MEMORY METHOD pages|tables   one figure of `move'\n");
 }
 
 static unsigned long number(const char *what, const char *arg, unsigned long max)
@@ -1357,6 +1379,11 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[i], "--rounds")) {
 			nr_rounds = number("--rounds", argv[++i], MAX_ROUNDS);
 			continue;
+		}
+		if (!strcmp(argv[i], "once")) {
+			prepare();
+			move_one(argv + i + 1);
+			return 0;
 		}
 		for (c = 0; c < ARRAY_SIZE(commands); c++)
 			if (!strcmp(argv[i], commands[c].name))

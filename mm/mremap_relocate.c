@@ -127,24 +127,37 @@ static pte_t clear_moved_pte_uffd(struct vm_area_struct *vma, pte_t pte)
 	return pte_clear_uffd(pte);
 }
 
+/* What a present PTE becomes in its new place. */
+static __always_inline pte_t moved_pte(struct vm_area_struct *vma, pte_t pte,
+				       unsigned long old_addr,
+				       unsigned long new_addr, bool clear_uffd)
+{
+	pte = move_pte(pte, old_addr, new_addr);
+	if (pgtable_supports_soft_dirty())
+		pte = pte_mksoft_dirty(pte);
+	if (unlikely(clear_uffd))
+		pte = clear_moved_pte_uffd(vma, pte);
+	return pte;
+}
+
 /*
  * Move @nr present PTEs of one folio, from number @i of the pair on. Those that
  * the architecture wants to be moved together are.
  */
-static __always_inline void move_present_ptes(struct pagetable_move_control *pmc,
-					      struct pte_pair *pair, int i,
-					      int nr)
+static void move_present_ptes(struct pagetable_move_control *pmc,
+			      struct pte_pair *pair, int i, int nr)
 {
 	unsigned long old_addr = pair->start + i * PAGE_SIZE;
 	unsigned long new_addr = mremap_new_place(pmc, old_addr);
 	const bool clear_uffd = pair->clear_uffd;
-	struct mm_struct *mm = pmc->old->vm_mm;
+	struct vm_area_struct *vma = pmc->old;
 	pte_t *old_ptep = pair->old_ptep + i;
 	pte_t *new_ptep = pair->new_ptep + i;
+	struct mm_struct *mm = vma->vm_mm;
 	int batch;
 	pte_t pte;
 
-	VM_WARN_ON_ONCE(old_addr + nr * PAGE_SIZE > pair->end);
+	VM_WARN_ON_ONCE(i + nr > pair->nr);
 	pair->flush = true;
 	for (; nr > 0; nr -= batch) {
 		VM_WARN_ON_ONCE(!pte_none(ptep_get(new_ptep)));
@@ -152,11 +165,7 @@ static __always_inline void move_present_ptes(struct pagetable_move_control *pmc
 		if (batch > 1)
 			batch = min(batch, nr);
 		pte = get_and_clear_ptes(mm, old_addr, old_ptep, batch);
-		pte = move_pte(pte, old_addr, new_addr);
-		if (pgtable_supports_soft_dirty())
-			pte = pte_mksoft_dirty(pte);
-		if (unlikely(clear_uffd))
-			pte = clear_moved_pte_uffd(pmc->old, pte);
+		pte = moved_pte(vma, pte, old_addr, new_addr, clear_uffd);
 		set_ptes(mm, new_addr, new_ptep, pte, batch);
 		old_ptep += batch;
 		new_ptep += batch;
@@ -174,7 +183,7 @@ static void move_entry(struct pagetable_move_control *pmc, struct pte_pair *pair
 	struct mm_struct *mm = pmc->old->vm_mm;
 	pte_t pte;
 
-	VM_WARN_ON_ONCE(old_addr >= pair->end);
+	VM_WARN_ON_ONCE(i >= pair->nr);
 	VM_WARN_ON_ONCE(!pte_none(ptep_get(pair->new_ptep + i)));
 
 	pte = ptep_get_and_clear(mm, old_addr, pair->old_ptep + i);
@@ -185,6 +194,16 @@ static void move_entry(struct pagetable_move_control *pmc, struct pte_pair *pair
 		pte = clear_moved_pte_uffd(pmc->old, pte);
 	}
 	set_pte_at(mm, new_addr, pair->new_ptep + i, pte);
+}
+
+/*
+ * Is each page of a locked folio mapped? If it is mapped as often as it has
+ * pages, then yes, and in its place: rehome_check() has found all its mappings
+ * in the range, and no place in it can map more than one page.
+ */
+static __always_inline bool folio_all_mapped(struct folio *folio)
+{
+	return folio_mapcount(folio) == folio_nr_pages(folio);
 }
 
 /*
@@ -201,12 +220,6 @@ static int move_folio_ptes(struct pagetable_move_control *pmc,
 	const int first = i, end = i + nr;
 	int gap = -1;
 	pte_t pte;
-
-	/* If it is mapped once for each page, these are all its mappings. */
-	if (folio_mapcount(folio) == folio_nr_pages(folio)) {
-		move_present_ptes(pmc, pair, i, nr);
-		return nr;
-	}
 
 	for (; i < end; i++, idx++) {
 		pte = ptep_get(pair->old_ptep + i);
@@ -235,14 +248,19 @@ static int relocate_large(struct pagetable_move_control *pmc,
 			  int i)
 {
 	const long nr = folio_nr_pages(folio);
+	int moved;
 
 	if (idx > i || nr - idx > pair->nr - i || !folio_trylock(folio))
 		return 0;
 	rehome_folio(folio, pmc->new, pair->index + i - idx);
 	/* What is before number @i has moved, or is not of this folio. */
-	i = move_folio_ptes(pmc, pair, folio, idx, i, nr - idx);
+	moved = nr - idx;
+	if (folio_all_mapped(folio))
+		move_present_ptes(pmc, pair, i, moved);
+	else
+		moved = move_folio_ptes(pmc, pair, folio, idx, i, moved);
 	folio_unlock(folio);
-	return i;
+	return moved;
 }
 
 /*
@@ -279,6 +297,52 @@ static bool relocate_swap_cached(struct pagetable_move_control *pmc,
 }
 
 /*
+ * Re-home small folios and move their PTEs, from number @i of the pair on, as
+ * long as there is nothing else but PTEs that are none.
+ *
+ * Returns the number of the first PTE that is something else, or whose folio is
+ * locked.
+ */
+static int relocate_small(struct pagetable_move_control *pmc,
+			  struct pte_pair *pair, int i)
+{
+	const unsigned long distance = pmc->new_addr - pmc->old_addr;
+	pte_t *ptep = pair->old_ptep + i, *end = pair->old_ptep + pair->nr;
+	struct vm_area_struct *vma = pmc->old, *new = pmc->new;
+	const bool clear_uffd = pair->clear_uffd;
+	struct mm_struct *mm = vma->vm_mm;
+	struct folio *folio;
+	unsigned long addr;
+	struct page *page;
+	pte_t pte;
+
+	for (; ptep < end; ptep++) {
+		pte = ptep_get(ptep);
+		if (pte_none(pte))
+			continue;
+		if (!pte_present(pte) || pte_maps_zero_page(pte))
+			break;
+		page = pte_page(pte);
+		if (PageCompound(page))
+			break;
+		folio = page_folio(page);
+		if (!folio_trylock(folio))
+			break;
+
+		i = ptep - pair->old_ptep;
+		rehome_folio(folio, new, pair->index + i);
+		VM_WARN_ON_ONCE(!pte_none(ptep_get(pair->new_ptep + i)));
+		addr = pair->start + i * PAGE_SIZE;
+		pair->flush = true;
+		pte = ptep_get_and_clear(mm, addr, ptep);
+		pte = moved_pte(vma, pte, addr, addr + distance, clear_uffd);
+		set_pte_at(mm, addr + distance, pair->new_ptep + i, pte);
+		folio_unlock(folio);
+	}
+	return ptep - pair->old_ptep;
+}
+
+/*
  * Move the PTEs of the pair in their order until there is something to wait for:
  * the folio that @foliop is set to, with a reference, or migration if NULL.
  *
@@ -288,49 +352,40 @@ static unsigned long relocate_locked_ptes(struct pagetable_move_control *pmc,
 					  struct pte_pair *pair,
 					  struct folio **foliop)
 {
-	pte_t *end = pair->old_ptep + pair->nr;
-	pte_t *ptep = pair->old_ptep, pte;
-	unsigned long addr;
 	struct folio *folio;
+	struct page *page;
 	int i, nr;
+	pte_t pte;
 
-	for (; (ptep = skip_none_ptes(ptep, end)) < end; ptep += nr) {
-		i = ptep - pair->old_ptep;
-		addr = pair->start + i * PAGE_SIZE;
-		pte = ptep_get(ptep);
+	for (i = 0; (i = relocate_small(pmc, pair, i)) < pair->nr; i += nr) {
 		nr = 1;
-		if (pte_present(pte) && !pte_maps_zero_page(pte)) {
-			folio = page_folio(pte_page(pte));
-			if (folio_test_large(folio)) {
-				nr = relocate_large(pmc, pair, folio,
-						    folio_page_idx(folio,
-								   pte_page(pte)),
-						    i);
-				if (nr)
-					continue;
-			} else if (folio_trylock(folio)) {
-				rehome_folio(folio, pmc->new, pair->index + i);
+		pte = ptep_get(pair->old_ptep + i);
+		if (pte_present(pte)) {
+			if (pte_maps_zero_page(pte)) {
 				move_present_ptes(pmc, pair, i, 1);
-				folio_unlock(folio);
 				continue;
 			}
+			page = pte_page(pte);
+			folio = page_folio(page);
+			nr = 0;
+			if (folio_test_large(folio))
+				nr = relocate_large(pmc, pair, folio,
+						    folio_page_idx(folio, page),
+						    i);
+			if (nr)
+				continue;
 			folio_get(folio);
 			*foliop = folio;
-			return addr;
-		}
-
-		if (pte_present(pte)) {
-			move_present_ptes(pmc, pair, i, 1);
-			continue;
+			break;
 		}
 
 		switch (rehome_entry(pte)) {
 		case REHOME_MIGRATION:
 			*foliop = NULL;
-			return addr;
+			return pair->start + i * PAGE_SIZE;
 		case REHOME_SWAP:
 			if (!relocate_swap_cached(pmc, pair, pte, i, foliop))
-				return addr;
+				return pair->start + i * PAGE_SIZE;
 			break;
 		case REHOME_REFUSE:
 			/* rehome_check() did, and nothing makes one. */
@@ -341,7 +396,7 @@ static unsigned long relocate_locked_ptes(struct pagetable_move_control *pmc,
 			break;
 		}
 	}
-	return pair->end;
+	return pair->start + i * PAGE_SIZE;
 }
 
 /* Move a PTE that is not none, with nothing re-homed. */
@@ -424,8 +479,11 @@ static void relocate_folio(struct pagetable_move_control *pmc,
 		extent = mremap_relocate_extent(pmc, addr, end, &pmd);
 		if (!pmd || !lock_ptes(pmc, &pair, addr, addr + extent))
 			continue;
-		move_folio_ptes(pmc, &pair, folio, (addr - base) >> PAGE_SHIFT,
-				0, extent >> PAGE_SHIFT);
+		if (folio_all_mapped(folio))
+			move_present_ptes(pmc, &pair, 0, pair.nr);
+		else
+			move_folio_ptes(pmc, &pair, folio,
+					(addr - base) >> PAGE_SHIFT, 0, pair.nr);
 		unlock_ptes(pmc, &pair);
 	}
 out:
@@ -528,6 +586,9 @@ static int lock_table_folios(struct pagetable_move_control *pmc,
 			break;
 		last = folio;
 		folios[nr++] = folio;
+		/* Then the next PTEs map the rest of it. */
+		if (folio_test_large(folio) && folio_all_mapped(folio))
+			ptep += folio_nr_pages(folio) - 1;
 	}
 	pte_unmap_unlock(start, ptl);
 	if (ptep == end)

@@ -125,21 +125,23 @@ static bool small_is_ours(struct folio *folio)
  * Is a large folio mapped by @ptep and the PTEs behind it, in order, and nowhere
  * else? The page table is locked. False if that takes a closer look.
  */
-static bool large_is_ours(struct folio *folio, pte_t *ptep)
+static __always_inline bool large_is_ours(struct folio *folio, pte_t *ptep)
 {
-	const long nr = folio_nr_pages(folio);
-	unsigned long pfn = folio_pfn(folio);
+	pte_t pte, expected = ptep_get(ptep);
+	long nr = folio_nr_pages(folio);
 	bool ours = false;
-	pte_t pte;
-	long i;
 
 	if (!folio_trylock(folio))
 		return false;
 	if (folio_mapcount(folio) != nr || folio_test_swapcache(folio))
 		goto out;
-	for (i = 0; i < nr; i++, ptep++, pfn++) {
-		pte = ptep_get(ptep);
-		if (!pte_present(pte) || pte_pfn(pte) != pfn)
+	while (--nr) {
+		expected = pte_advance_pfn(expected, 1);
+		pte = ptep_get(++ptep);
+		/* Most are, and this is the cheaper look. */
+		if (pte_same(pte, expected))
+			continue;
+		if (!pte_present(pte) || pte_pfn(pte) != pte_pfn(expected))
 			goto out;
 	}
 	ours = true;
@@ -352,13 +354,6 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
 		if (pte_maps_zero_page(pte))
 			return 1;
 		page = pte_page(pte);
-		/*
-		 * Only ever set for a page with a single user. It is no page of
-		 * hugetlb, which PageAnonExclusive() would ask for.
-		 */
-		if (!PageCompound(page) &&
-		    test_bit(PG_anon_exclusive, &page->flags.f))
-			return 1;
 		/* The folio cannot be split while it is mapped here. */
 		folio = page_folio(page);
 		if (!folio_test_large(folio)) {
@@ -394,6 +389,35 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
 	return 1;
 }
 
+/*
+ * Skip the PTEs in [@ptep, @end) that are none, or map a small page of which one
+ * look tells that it is ours alone. Their page table is locked.
+ */
+static pte_t *skip_exclusive_ptes(pte_t *ptep, pte_t *end)
+{
+	struct page *page;
+	pte_t pte;
+
+	for (; ptep < end; ptep++) {
+		pte = ptep_get(ptep);
+		if (pte_none(pte))
+			continue;
+		if (!pte_present(pte))
+			break;
+		if (pte_maps_zero_page(pte))
+			continue;
+		/*
+		 * The bit is only ever set for a page with a single user. It is
+		 * no page of hugetlb, which PageAnonExclusive() would ask for.
+		 */
+		page = pte_page(pte);
+		if (PageCompound(page) ||
+		    !test_bit(PG_anon_exclusive, &page->flags.f))
+			break;
+	}
+	return ptep;
+}
+
 /* As check_folio(), for the PTEs of [addr, end) in one page table. */
 static int check_ptes(struct rehome_range *range, pmd_t *pmd, unsigned long addr,
 		      unsigned long end)
@@ -410,7 +434,7 @@ again:
 		return -EAGAIN;
 	ptep = start_ptep;
 	end_ptep = start_ptep + ((end - addr) >> PAGE_SHIFT);
-	while ((ptep = skip_none_ptes(ptep, end_ptep)) < end_ptep) {
+	while ((ptep = skip_exclusive_ptes(ptep, end_ptep)) < end_ptep) {
 		ret = check_pte(range, ptep, end_ptep, &folio);
 		if (ret <= 0)
 			break;

@@ -10,7 +10,6 @@
  */
 
 #include <linux/hugetlb.h>
-#include <linux/mm_inline.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pagemap.h>
 #include <linux/pgalloc.h>
@@ -32,7 +31,7 @@ struct pte_pair {
 	int nr;				/* PTEs in all. */
 	pgoff_t index;			/* Of start, in the destination. */
 	bool clear_uffd;		/* Does the destination leave userfaultfd? */
-	bool flush;			/* Has a present PTE been moved? */
+	bool flush;			/* A present PTE was moved: flush the TLB. */
 	struct mmu_notifier_range range;
 };
 
@@ -54,7 +53,7 @@ static void start_move(struct pagetable_move_control *pmc,
 static bool lock_ptes(struct pagetable_move_control *pmc, struct pte_pair *pair,
 		      unsigned long addr, unsigned long end)
 {
-	const unsigned long new_addr = mremap_new_place(pmc, addr);
+	const unsigned long new_addr = mremap_new_addr(pmc, addr);
 	const unsigned long nr = (end - addr) >> PAGE_SHIFT;
 	struct mm_struct *mm = pmc->old->vm_mm;
 	pmd_t *old_pmd = mm_find_pmd(mm, addr);
@@ -87,9 +86,6 @@ static bool lock_ptes(struct pagetable_move_control *pmc, struct pte_pair *pair,
 	return true;
 
 out_unlock:
-	/* Then there has to be nothing to move. */
-	VM_WARN_ON_ONCE(skip_none_ptes(pair->old_ptep, pair->old_ptep + nr) !=
-			pair->old_ptep + nr);
 	pte_unmap_unlock(pair->old_ptep, pair->old_ptl);
 out_notify:
 	mmu_notifier_invalidate_range_end(&pair->range);
@@ -114,8 +110,8 @@ static void unlock_ptes(struct pagetable_move_control *pmc,
 }
 
 /*
- * Take a PTE out of userfaultfd, as move_ptes() does. That is left as it is: the
- * compiler makes other code of it if it shares this.
+ * Take a PTE out of userfaultfd, as move_ptes() does. That is left as it is:
+ * the compiler makes other code of it if it shares this.
  */
 static pte_t clear_moved_pte_uffd(struct vm_area_struct *vma, pte_t pte)
 {
@@ -148,7 +144,7 @@ static void move_present_ptes(struct pagetable_move_control *pmc,
 			      struct pte_pair *pair, int i, int nr)
 {
 	unsigned long old_addr = pair->start + i * PAGE_SIZE;
-	unsigned long new_addr = mremap_new_place(pmc, old_addr);
+	unsigned long new_addr = mremap_new_addr(pmc, old_addr);
 	const bool clear_uffd = pair->clear_uffd;
 	struct vm_area_struct *vma = pmc->old;
 	pte_t *old_ptep = pair->old_ptep + i;
@@ -162,6 +158,7 @@ static void move_present_ptes(struct pagetable_move_control *pmc,
 	for (; nr > 0; nr -= batch) {
 		VM_WARN_ON_ONCE(!pte_none(ptep_get(new_ptep)));
 		batch = pte_batch_hint(old_ptep, ptep_get(old_ptep));
+		/* Mostly constant 1, which lets the compiler do without loops. */
 		if (batch > 1)
 			batch = min(batch, nr);
 		pte = get_and_clear_ptes(mm, old_addr, old_ptep, batch);
@@ -179,7 +176,7 @@ static void move_entry(struct pagetable_move_control *pmc, struct pte_pair *pair
 		       int i)
 {
 	const unsigned long old_addr = pair->start + i * PAGE_SIZE;
-	const unsigned long new_addr = mremap_new_place(pmc, old_addr);
+	const unsigned long new_addr = mremap_new_addr(pmc, old_addr);
 	struct mm_struct *mm = pmc->old->vm_mm;
 	pte_t pte;
 
@@ -240,8 +237,8 @@ static int move_folio_ptes(struct pagetable_move_control *pmc,
  * which is number @idx of the folio, and move all its PTEs, if all are in the
  * pair.
  *
- * Returns the number of PTEs from number @i on that are done, or 0 if the folio
- * lies across page tables or is locked.
+ * Returns the number of PTEs from number @i on that are done, or 0 if a part of
+ * the folio is outside of the pair, or it is locked.
  */
 static int relocate_large(struct pagetable_move_control *pmc,
 			  struct pte_pair *pair, struct folio *folio, long idx,
@@ -265,9 +262,9 @@ static int relocate_large(struct pagetable_move_control *pmc,
 
 /*
  * Re-home the folio in the swap cache that the swap entry @pte, number @i of
- * the pair, stands for, and move the entry. A folio that is not anonymous was just read in, and
- * gets its place from the fault that maps it. That needs all its entries to be
- * in one mm, so the fault is ours, or there is none.
+ * the pair, stands for, and move the entry. A folio that is not anonymous was
+ * just read in, and gets its place from the fault that maps it. That needs all
+ * its entries to be in one mm, so the fault is ours, or there is none.
  *
  * Returns false if the folio, which is then referenced, has to be waited for.
  */
@@ -343,8 +340,40 @@ static int relocate_small(struct pagetable_move_control *pmc,
 }
 
 /*
- * Move the PTEs of the pair in their order until there is something to wait for:
- * the folio that @foliop is set to, with a reference, or migration if NULL.
+ * Move the present PTE @pte, number @i of the pair, which relocate_small()
+ * left, and those of the same folio.
+ *
+ * Returns the number of PTEs from number @i on that are done, or 0 if the
+ * folio, which is then referenced, has to be waited for.
+ */
+static int relocate_present(struct pagetable_move_control *pmc,
+			    struct pte_pair *pair, pte_t pte, int i,
+			    struct folio **foliop)
+{
+	struct page *page = pte_page(pte);
+	struct folio *folio;
+	int nr;
+
+	if (pte_maps_zero_page(pte)) {
+		move_present_ptes(pmc, pair, i, 1);
+		return 1;
+	}
+	folio = page_folio(page);
+	if (folio_test_large(folio)) {
+		nr = relocate_large(pmc, pair, folio,
+				    folio_page_idx(folio, page), i);
+		if (nr)
+			return nr;
+	}
+	folio_get(folio);
+	*foliop = folio;
+	return 0;
+}
+
+/*
+ * Move the PTEs of the pair in their order until there is something to wait
+ * for: the folio that @foliop is set to, with a reference, or migration if
+ * NULL.
  *
  * Returns the address from which to go on.
  */
@@ -352,40 +381,26 @@ static unsigned long relocate_locked_ptes(struct pagetable_move_control *pmc,
 					  struct pte_pair *pair,
 					  struct folio **foliop)
 {
-	struct folio *folio;
-	struct page *page;
-	int i, nr;
+	int i, nr = 1;
 	pte_t pte;
 
 	for (i = 0; (i = relocate_small(pmc, pair, i)) < pair->nr; i += nr) {
-		nr = 1;
 		pte = ptep_get(pair->old_ptep + i);
+		nr = 1;
 		if (pte_present(pte)) {
-			if (pte_maps_zero_page(pte)) {
-				move_present_ptes(pmc, pair, i, 1);
-				continue;
-			}
-			page = pte_page(pte);
-			folio = page_folio(page);
-			nr = 0;
-			if (folio_test_large(folio))
-				nr = relocate_large(pmc, pair, folio,
-						    folio_page_idx(folio, page),
-						    i);
-			if (nr)
-				continue;
-			folio_get(folio);
-			*foliop = folio;
-			break;
+			nr = relocate_present(pmc, pair, pte, i, foliop);
+			if (!nr)
+				break;
+			continue;
 		}
 
-		switch (rehome_entry(pte)) {
+		switch (rehome_kind(pte)) {
 		case REHOME_MIGRATION:
 			*foliop = NULL;
-			return pair->start + i * PAGE_SIZE;
+			goto out;
 		case REHOME_SWAP:
 			if (!relocate_swap_cached(pmc, pair, pte, i, foliop))
-				return pair->start + i * PAGE_SIZE;
+				goto out;
 			break;
 		case REHOME_REFUSE:
 			/* rehome_check() did, and nothing makes one. */
@@ -396,6 +411,7 @@ static unsigned long relocate_locked_ptes(struct pagetable_move_control *pmc,
 			break;
 		}
 	}
+out:
 	return pair->start + i * PAGE_SIZE;
 }
 
@@ -424,13 +440,21 @@ static void install_tables(struct pagetable_move_control *pmc,
 	unsigned long extent;
 	pmd_t *old_pmd, *new_pmd;
 
+	/* Then no PMD is moved whole. */
+	if ((pmc->old_addr ^ pmc->new_addr) & ~PMD_MASK)
+		return;
+
 	for (; addr < end; addr += extent) {
 		extent = mremap_relocate_extent(pmc, addr, end, &old_pmd);
 		/* A leaf does not map a part of a folio. */
 		if (!old_pmd || pmd_is_huge(*old_pmd))
 			continue;
+		/* Part of a PMD has its table, or else held nothing of ours. */
+		if ((addr & PMD_MASK) < pmc->old_addr ||
+		    (addr | ~PMD_MASK) >= pmc->old_end)
+			continue;
 		new_pmd = mm_find_pmd(pmc->old->vm_mm,
-				      mremap_new_place(pmc, addr));
+				      mremap_new_addr(pmc, addr));
 		if (new_pmd && pmd_none(*new_pmd))
 			mremap_relocate_use_spare(pmc, rel, new_pmd);
 	}
@@ -474,11 +498,15 @@ static void relocate_folio(struct pagetable_move_control *pmc,
 	install_tables(pmc, rel, base, end);
 	rehome_folio(folio, pmc->new,
 		     linear_anon_page_index(pmc->new,
-					    mremap_new_place(pmc, base)));
+					    mremap_new_addr(pmc, base)));
 	for (addr = base; addr < end; addr += extent) {
 		extent = mremap_relocate_extent(pmc, addr, end, &pmd);
-		if (!pmd || !lock_ptes(pmc, &pair, addr, addr + extent))
+		if (!pmd)
 			continue;
+		if (!lock_ptes(pmc, &pair, addr, addr + extent)) {
+			VM_WARN_ON_ONCE_FOLIO(folio_all_mapped(folio), folio);
+			continue;
+		}
 		if (folio_all_mapped(folio))
 			move_present_ptes(pmc, &pair, 0, pair.nr);
 		else
@@ -502,14 +530,19 @@ static unsigned long relocate_ptes(struct pagetable_move_control *pmc,
 	struct mm_struct *mm = pmc->old->vm_mm;
 	struct folio *folio;
 	struct pte_pair pair;
+	pmd_t *new_pmd;
 
+	new_pmd = mm_find_pmd(mm, mremap_new_addr(pmc, addr));
 	/*
 	 * mremap_relocate_alloc() made the destination, except where the source
 	 * had nothing. If it has now, a neighbour that shares the page table
 	 * has made it for itself.
 	 */
-	if (!lock_ptes(pmc, &pair, addr, end))
+	if (!new_pmd || pmd_none(*new_pmd))
 		return end;
+	/* The page table of the source is gone, or not there yet. */
+	if (!lock_ptes(pmc, &pair, addr, end))
+		return addr;
 	addr = relocate_locked_ptes(pmc, &pair, &folio);
 	unlock_ptes(pmc, &pair);
 	if (addr == end)
@@ -531,7 +564,7 @@ static unsigned long relocate_ptes(struct pagetable_move_control *pmc,
  */
 static bool entry_moves_with_table(pte_t pte)
 {
-	const enum rehome_entry kind = rehome_entry(pte);
+	const enum rehome_kind kind = rehome_kind(pte);
 	struct folio *folio;
 	bool moves;
 
@@ -604,7 +637,7 @@ static bool relocate_table(struct pagetable_move_control *pmc,
 			   pmd_t *old_pmd, pmd_t *new_pmd)
 {
 	const pgoff_t distance =
-		linear_anon_page_index(pmc->new, mremap_new_place(pmc, addr)) -
+		linear_anon_page_index(pmc->new, mremap_new_addr(pmc, addr)) -
 		linear_anon_page_index(pmc->old, addr);
 	struct mmu_notifier_range range;
 	int i, nr;
@@ -615,8 +648,8 @@ static bool relocate_table(struct pagetable_move_control *pmc,
 	nr = lock_table_folios(pmc, rel->folios, addr, old_pmd);
 	if (nr >= 0) {
 		/*
-		 * Now no PTE in it can change: who maps, unmaps or migrates a
-		 * folio locks it, and faults are shut out.
+		 * Now no PTE in it can come or go: whoever unmaps or migrates a
+		 * folio locks it first, and zap, fork and faults are shut out.
 		 */
 		for (i = 0; i < nr; i++)
 			rehome_folio(rel->folios[i], pmc->new,
@@ -636,7 +669,7 @@ static void move_leaf(struct pagetable_move_control *pmc, unsigned long addr,
 	struct mmu_notifier_range range;
 
 	start_move(pmc, &range, addr, addr + PMD_SIZE);
-	move_huge_pmd(pmc->old, addr, mremap_new_place(pmc, addr), old_pmd, new_pmd);
+	move_huge_pmd(pmc->old, addr, mremap_new_addr(pmc, addr), old_pmd, new_pmd);
 	mmu_notifier_invalidate_range_end(&range);
 }
 
@@ -653,9 +686,11 @@ static bool relocate_leaf(struct pagetable_move_control *pmc,
 	bool same;
 
 again:
-	ptl = pmd_trans_huge_lock(old_pmd, vma);
-	if (!ptl)
+	ptl = pmd_lock(vma->vm_mm, old_pmd);
+	if (!pmd_is_huge(*old_pmd)) {
+		spin_unlock(ptl);
 		return false;
+	}
 	if (pmd_is_migration_entry(*old_pmd)) {
 		spin_unlock(ptl);
 		pmd_migration_entry_wait(vma->vm_mm, old_pmd);
@@ -682,7 +717,7 @@ again:
 	if (same) {
 		rehome_folio(folio, pmc->new,
 			     linear_anon_page_index(pmc->new,
-						    mremap_new_place(pmc, addr)));
+						    mremap_new_addr(pmc, addr)));
 		move_leaf(pmc, addr, old_pmd, new_pmd);
 	}
 	folio_unlock(folio);
@@ -698,7 +733,7 @@ static void relocate_pmd(struct pagetable_move_control *pmc,
 			 unsigned long extent, pmd_t *old_pmd)
 {
 	struct mm_struct *mm = pmc->old->vm_mm;
-	pmd_t *new_pmd = mm_find_pmd(mm, mremap_new_place(pmc, addr));
+	pmd_t *new_pmd = mm_find_pmd(mm, mremap_new_addr(pmc, addr));
 	const unsigned long end = addr + extent;
 	unsigned long next;
 
@@ -709,11 +744,10 @@ static void relocate_pmd(struct pagetable_move_control *pmc,
 		    relocate_table(pmc, rel, addr, old_pmd, new_pmd))
 			return;
 		mremap_relocate_use_spare(pmc, rel, new_pmd);
-	} else {
-		split_huge_pmd(pmc->old, old_pmd, addr);
 	}
 	for (next = addr; next < end && !pmd_is_empty(mm, old_pmd);) {
 		cond_resched();
+		split_huge_pmd(pmc->old, old_pmd, addr);
 		next = relocate_ptes(pmc, rel, next, end);
 	}
 	if (extent == PMD_SIZE && next == end)
@@ -722,7 +756,7 @@ static void relocate_pmd(struct pagetable_move_control *pmc,
 
 #ifdef CONFIG_DEBUG_VM
 /* All that a source PTE still holds would be lost when it is unmapped. */
-static void warn_of_leftovers(struct pagetable_move_control *pmc)
+static void warn_on_leftovers(struct pagetable_move_control *pmc)
 {
 	struct mm_struct *mm = pmc->old->vm_mm;
 	unsigned long addr, next, extent;
@@ -745,7 +779,7 @@ static void warn_of_leftovers(struct pagetable_move_control *pmc)
 	}
 }
 #else
-static void warn_of_leftovers(struct pagetable_move_control *pmc)
+static void warn_on_leftovers(struct pagetable_move_control *pmc)
 {
 }
 #endif
@@ -771,6 +805,6 @@ void mremap_relocate_move(struct pagetable_move_control *pmc,
 		if (old_pmd)
 			relocate_pmd(pmc, rel, addr, extent, old_pmd);
 	}
-	warn_of_leftovers(pmc);
+	warn_on_leftovers(pmc);
 	mremap_relocate_finish(pmc->old->vm_mm, rel);
 }

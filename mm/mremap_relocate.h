@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Relocation of anonymous folios by mremap(). mm/mremap.c calls
- * mremap_relocate_alloc(), then mremap_relocate_free() or mremap_relocate_move().
+ * mremap_relocate_alloc(), then mremap_relocate_free() or
+ * mremap_relocate_move().
  */
 #ifndef __MM_MREMAP_RELOCATE_H
 #define __MM_MREMAP_RELOCATE_H
@@ -10,18 +11,18 @@
 
 /**
  * struct mremap_relocation - what mremap_relocate_alloc() took for a move
- * @spare: Page tables that no one has seen yet; few_spare or allocated.
- * @few_spare: Room for as many as are needed if page tables can be moved.
+ * @spare: Page tables that no one has seen yet; spare_inline or allocated.
+ * @spare_inline: Room for as many as are needed if page tables can be moved.
  * @nr_spare: How many are left.
- * @emptied: PMDs of the source that all was moved from, PTE by PTE: their page
- *	     tables are spare ones too.
+ * @emptied: PMDs of the source whose page tables have been emptied PTE by PTE
+ *	     and can be used again.
  * @emptied_addr: The addresses in the source that they are at, in bytes.
  * @nr_emptied: How many there are.
  * @folios: Room for the folios of one page table, or NULL.
  */
 struct mremap_relocation {
 	pgtable_t *spare;
-	pgtable_t few_spare[2];
+	pgtable_t spare_inline[2];
 	unsigned long nr_spare;
 	pmd_t *emptied[2];
 	unsigned long emptied_addr[2];
@@ -30,7 +31,7 @@ struct mremap_relocation {
 };
 
 /* Where in the destination does @addr of the source go? */
-static inline unsigned long mremap_new_place(struct pagetable_move_control *pmc,
+static inline unsigned long mremap_new_addr(struct pagetable_move_control *pmc,
 					     unsigned long addr)
 {
 	return addr - pmc->old_addr + pmc->new_addr;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Relocation of anonymous folios by mremap(): the page tables of the destination.
+ * Relocation of anonymous folios by mremap(): the page tables of the
+ * destination.
  *
  * All memory that a relocation needs is taken here, before anything has moved.
  */
@@ -41,7 +42,7 @@ unsigned long mremap_relocate_extent(struct pagetable_move_control *pmc,
 	if (!pmd_is_empty(mm, pmd))
 		*old_pmdp = pmd;
 	return min(pmd_addr_end(addr, end) - addr,
-		   PMD_SIZE - (mremap_new_place(pmc, addr) & ~PMD_MASK));
+		   PMD_SIZE - (mremap_new_addr(pmc, addr) & ~PMD_MASK));
 }
 
 /**
@@ -51,11 +52,11 @@ unsigned long mremap_relocate_extent(struct pagetable_move_control *pmc,
  *
  * Where all of a PMD moves to all of another, the destination gets no page
  * table: a PMD leaf and most page tables are moved whole. If one cannot be, as
- * the leaf has just been split or a folio is locked by someone else, its PTEs are
- * moved to a spare page table, and the table that they leave behind is a spare
- * one from then on. A folio can lie across two page tables, unless a leaf maps
- * it, so two are enough, however long the range is. Where the architecture does not let page tables
- * move, there is a spare one for each.
+ * the leaf has just been split or a folio is locked by someone else, its PTEs
+ * are moved to a spare page table, and the table that they leave behind is a
+ * spare one from then on. A large folio can lie across two page tables, unless
+ * a leaf maps it, so at most two are in use at a time. If the architecture does
+ * not let page tables move, there is a spare one for each PMD.
  *
  * The mmap write lock must be held and the source VMA be write-locked. The
  * destination must be unmapped.
@@ -83,7 +84,7 @@ int mremap_relocate_alloc(struct pagetable_move_control *pmc,
 		extent = mremap_relocate_extent(pmc, addr, pmc->old_end, &old_pmd);
 		if (!old_pmd)
 			continue;
-		new_pmd = mremap_alloc_pmd(mm, mremap_new_place(pmc, addr));
+		new_pmd = mremap_alloc_pmd(mm, mremap_new_addr(pmc, addr));
 		if (!new_pmd)
 			goto out_free;
 		if (extent == PMD_SIZE) {
@@ -96,9 +97,9 @@ int mremap_relocate_alloc(struct pagetable_move_control *pmc,
 	if (!nr)
 		return 0;
 
-	rel->spare = rel->few_spare;
+	rel->spare = rel->spare_inline;
 	if (mremap_can_move_tables())
-		nr = min(nr, leaves_only ? 1 : ARRAY_SIZE(rel->few_spare));
+		nr = min(nr, leaves_only ? 1 : ARRAY_SIZE(rel->spare_inline));
 	else
 		rel->spare = kvmalloc_array(nr, sizeof(*rel->spare),
 					    GFP_KERNEL_ACCOUNT);
@@ -140,7 +141,7 @@ void mremap_relocate_finish(struct mm_struct *mm, struct mremap_relocation *rel)
 {
 	while (rel->nr_spare)
 		pte_free(mm, rel->spare[--rel->nr_spare]);
-	if (rel->spare != rel->few_spare)
+	if (rel->spare != rel->spare_inline)
 		kvfree(rel->spare);
 	kfree(rel->folios);
 }
@@ -177,8 +178,8 @@ void mremap_relocate_free(struct pagetable_move_control *pmc,
  * @old_pmd: The PMD there. All below it is a part of the range.
  * @new_pmd: A PMD of the destination, none.
  *
- * No PTE in the page table may change meanwhile, or it is empty: an empty one is
- * as good as a new one in any place. A lockless walker that has found it below
+ * The page table must be empty, and so as good as a new one, or all the folios
+ * that it maps must be locked. A lockless walker that has found it below
  * @old_pmd looks at that again once it has the lock.
  */
 void mremap_relocate_table(struct pagetable_move_control *pmc,

@@ -17,7 +17,7 @@
  * for rmap_walk() insists on it. So with the folio locked its PTEs, mapping and
  * index can be changed together. GUP-fast does not look at mapping and index,
  * and takes its reference back if the PTE has changed: pinned folios need no
- * care.
+ * care, unless they have to be split.
  *
  * The locks, in order: mmap_lock and VMA lock for writing, folio lock, page
  * table locks. A folio lock is waited for with no other folio and no page table
@@ -65,12 +65,12 @@ bool vma_can_rehome(const struct vm_area_struct *vma)
 }
 
 /**
- * rehome_entry() - What to do about a PTE that is not present.
+ * rehome_kind() - What to do about a PTE that is not present.
  * @pte: The PTE, not none.
  *
- * Returns: One of enum rehome_entry.
+ * Returns: One of enum rehome_kind.
  */
-enum rehome_entry rehome_entry(pte_t pte)
+enum rehome_kind rehome_kind(pte_t pte)
 {
 	const softleaf_t entry = softleaf_from_pte(pte);
 
@@ -122,8 +122,8 @@ static bool small_is_ours(struct folio *folio)
 }
 
 /*
- * Is a large folio mapped by @ptep and the PTEs behind it, in order, and nowhere
- * else? The page table is locked. False if that takes a closer look.
+ * Is a large folio mapped by @ptep and the PTEs behind it, in order, and
+ * nowhere else? The page table is locked. False if that takes a closer look.
  */
 static __always_inline bool large_is_ours(struct folio *folio, pte_t *ptep)
 {
@@ -224,11 +224,11 @@ static bool can_split_cut_folio(struct folio *folio)
 /*
  * A locked folio is cut by an end of the range, or an older move within this mm
  * has left a part of it elsewhere. After a split each page can be judged alone.
- * Do not split it if that is of no use, or if it is another mm that maps it: the
- * cost is not ours to impose.
+ * Do not split it if that is of no use, or if it is another mm that maps it:
+ * the cost is not ours to impose.
  *
- * An mm has a page of a large folio only once. So if no other mm maps it, only a
- * swap entry elsewhere can keep a page in the range from being ours alone.
+ * An mm has a page of a large folio only once. So if no other mm maps it, only
+ * a swap entry elsewhere can keep a page in the range from being ours alone.
  */
 static int check_cut_folio(struct rehome_range *range, struct folio *folio,
 			   const struct folio_ptes *found)
@@ -275,8 +275,8 @@ static int check_folio(struct rehome_range *range, struct folio *folio,
 }
 
 /*
- * As check_folio(), for what the PTE at @addr held when its page table was still
- * locked: a page of @folio, or its swap entry. Sleeps.
+ * As check_folio(), for what the PTE at @addr held when its page table was
+ * still locked: a page of @folio, or its swap entry. Sleeps.
  */
 static int check_folio_slow(struct rehome_range *range, struct folio *folio,
 			    unsigned long addr, pte_t pte)
@@ -316,9 +316,9 @@ static int check_folio_slow(struct rehome_range *range, struct folio *folio,
 }
 
 /*
- * Is a swap entry with nothing in the swap cache ours alone? The page table that
- * has it is locked. Returns 1 if so, -EFAULT if not, or 0 with @foliop set to
- * the folio in the swap cache, referenced.
+ * Is a swap entry with nothing in the swap cache ours alone? The page table
+ * that has it is locked. Returns 1 if so, -EFAULT if not, or 0 with @foliop set
+ * to the folio in the swap cache, referenced.
  */
 static int check_swap_entry(pte_t pte, struct folio **foliop)
 {
@@ -336,8 +336,8 @@ static int check_swap_entry(pte_t pte, struct folio **foliop)
 }
 
 /*
- * Look at the PTE at @ptep, which is not none, and, if it is the first of a large
- * folio, at those behind it, before @end. Their page table is locked.
+ * Look at the PTE at @ptep, which is not none, and, if it is the first of a
+ * large folio, at those behind it, before @end. Their page table is locked.
  *
  * Returns the number of PTEs that are fine, -EFAULT, or 0 if there is something
  * to wait for: @foliop is then the folio, referenced, or NULL for migration.
@@ -371,7 +371,7 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
 		return 0;
 	}
 
-	switch (rehome_entry(pte)) {
+	switch (rehome_kind(pte)) {
 	case REHOME_IGNORE:
 		return 1;
 	case REHOME_REFUSE:
@@ -390,8 +390,8 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
 }
 
 /*
- * Skip the PTEs in [@ptep, @end) that are none, or map a small page of which one
- * look tells that it is ours alone. Their page table is locked.
+ * Skip the PTEs in [@ptep, @end) that are none, or map a small page of which
+ * one look tells that it is ours alone. Their page table is locked.
  */
 static pte_t *skip_exclusive_ptes(pte_t *ptep, pte_t *end)
 {
@@ -587,9 +587,9 @@ int rehome_check(struct vm_area_struct *vma, unsigned long start,
  * @start: Start of the range, in bytes, within @vma.
  * @end: End of the range, in bytes, exclusive, within @vma.
  *
- * To be called where rehome_check() says so. Un-shares KSM pages, and splits the
- * large folios that are only partly in the range, for which it waits for their
- * writeback. One that is pinned cannot be split.
+ * To be called where rehome_check() says so. Un-shares KSM pages, and splits
+ * the large folios that are only partly in the range, for which it waits for
+ * their writeback. One that is pinned cannot be split.
  *
  * The mmap write lock must be held.
  *

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Re-homing of anonymous folios: may a folio be given a new index and anon_vma,
- * and doing so. Used by mm/mremap_relocate.c.
+ * and doing so.
  */
 #ifndef __MM_REHOME_H
 #define __MM_REHOME_H
@@ -18,7 +18,7 @@
 #define REHOME_PREPARE	1
 
 /* What to do about a PTE that is neither none nor present. */
-enum rehome_entry {
+enum rehome_kind {
 	REHOME_IGNORE,		/* Nothing that depends on where it is. */
 	REHOME_SWAP,		/* A swap entry; its folio may be cached. */
 	REHOME_MIGRATION,	/* Wait, and look again. */
@@ -30,7 +30,7 @@ int rehome_check(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end);
 int rehome_prepare(struct vm_area_struct *vma, unsigned long start,
 		   unsigned long end);
-enum rehome_entry rehome_entry(pte_t pte);
+enum rehome_kind rehome_kind(pte_t pte);
 bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd);
 
 /**
@@ -109,7 +109,7 @@ static inline void rehome_folio(struct folio *folio, struct vm_area_struct *vma,
 			      index + folio_nr_pages(folio) >
 			      vma_start_anon_pgoff(vma) + vma_pages(vma), folio);
 
-	/* At once for those who do not lock it, see folio_move_anon_rmap(). */
+	/* folio_move_anon_rmap(), inline: this is the hot path. */
 	WRITE_ONCE(folio->mapping, (void *)vma->anon_vma + FOLIO_MAPPING_ANON);
 	folio->index = index;
 }

@@ -22,9 +22,6 @@ static void defragment(void *old, void *new)
 
 static void make_private(char *ptr, size_t len)
 {
-	size_t page_size = sysconf(_SC_PAGESIZE);
-
-	(void)page_size;
 #include "admin-guide-3.c"
 }
 

@@ -28,7 +28,8 @@ void qemu_plugin_register_atexit_cb(uint64_t id,
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
 
-EXPORT int qemu_plugin_version = 1;
+/* 1, or for QEMU 9 and later 2 */
+EXPORT int qemu_plugin_version = API;
 
 struct block {
 	struct block *next;

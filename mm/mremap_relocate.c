@@ -9,6 +9,7 @@
  * fail, and there is nothing to undo. For the locks see mm/rehome.c.
  */
 
+#include <kunit/static_stub.h>
 #include <linux/hugetlb.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pagemap.h>
@@ -785,19 +786,20 @@ static void warn_on_leftovers(struct pagetable_move_control *pmc)
 #endif
 
 /**
- * mremap_relocate_move() - Move a range, and re-home all the folios in it.
+ * mremap_relocate_move() - The step of mremap_relocate() that cannot fail.
  * @pmc: The move. pmc->new is what copy_vma_relocated() made.
  * @rel: What mremap_relocate_alloc() took; used up or freed.
  *
- * The mmap write lock must be held, both VMAs be write-locked, and
- * rehome_check() have agreed since. Sleeps: waits for locked folios and for
- * migration. Cannot fail.
+ * Moves the range, and re-homes all the folios in it. Sleeps: waits for locked
+ * folios and for migration. For the locks see mremap_relocate().
  */
 void mremap_relocate_move(struct pagetable_move_control *pmc,
 			  struct mremap_relocation *rel)
 {
 	unsigned long addr, extent;
 	pmd_t *old_pmd;
+
+	KUNIT_STATIC_STUB_REDIRECT(mremap_relocate_move, pmc, rel);
 
 	for (addr = pmc->old_addr; addr < pmc->old_end; addr += extent) {
 		cond_resched();
@@ -807,4 +809,34 @@ void mremap_relocate_move(struct pagetable_move_control *pmc,
 	}
 	warn_on_leftovers(pmc);
 	mremap_relocate_finish(pmc->old->vm_mm, rel);
+}
+
+/**
+ * mremap_relocate() - Copy a VMA, move a range there, and re-home its folios.
+ * @pmc: The move. Its pmc->new is filled in.
+ * @new_len: Length of the copy, in bytes.
+ *
+ * The mmap write lock must be held and the source VMA be write-locked;
+ * rehome_check(), and rehome_prepare() if need be, have agreed since. The
+ * destination must be unmapped.
+ *
+ * Returns: 0, or with everything as it was before -ENOMEM, or -EINTR if a fatal
+ * signal is pending.
+ */
+int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len)
+{
+	struct mremap_relocation rel;
+	int err;
+
+	err = mremap_relocate_alloc(pmc, &rel);
+	if (err)
+		return err;
+
+	pmc->new = copy_vma_relocated(pmc->old, pmc->new_addr, new_len);
+	if (!pmc->new) {
+		mremap_relocate_free(pmc, &rel);
+		return -ENOMEM;
+	}
+	mremap_relocate_move(pmc, &rel);
+	return 0;
 }

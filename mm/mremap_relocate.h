@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Relocation of anonymous folios by mremap(). mm/mremap.c calls
- * mremap_relocate_alloc(), then mremap_relocate_free() or
- * mremap_relocate_move().
+ * Relocation of anonymous folios by mremap(): mremap_relocate() is what
+ * mm/mremap.c calls, the rest are its steps.
  */
 #ifndef __MM_MREMAP_RELOCATE_H
 #define __MM_MREMAP_RELOCATE_H
@@ -57,5 +56,6 @@ void mremap_relocate_emptied(struct mremap_relocation *rel, unsigned long addr,
 /* mm/mremap_relocate.c */
 void mremap_relocate_move(struct pagetable_move_control *pmc,
 			  struct mremap_relocation *rel);
+int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len);
 
 #endif /* __MM_MREMAP_RELOCATE_H */

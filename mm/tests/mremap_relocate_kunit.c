@@ -11,6 +11,7 @@
  * table begins.
  */
 
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/kthread.h>
 #include <linux/leafops.h>
@@ -215,6 +216,17 @@ static struct state *get_state(struct kunit *test, unsigned long addr,
 /* What happens to the source when there is no way back any more. */
 typedef void (*late_fn)(struct vm_area_struct *vma, unsigned long addr);
 
+static late_fn late_action;
+
+static void move_after_late_action(struct pagetable_move_control *pmc,
+				   struct mremap_relocation *rel)
+{
+	kunit_deactivate_static_stub(kunit_get_current_test(),
+				     mremap_relocate_move);
+	late_action(pmc->old, pmc->old_addr);
+	mremap_relocate_move(pmc, rel);
+}
+
 /*
  * Move a range as move_vma() does for MREMAP_RELOCATE_ANON. A VMA that is
  * mapped with MAP_NORESERVE has nothing to charge. @late, if not NULL, does
@@ -228,7 +240,6 @@ static int relocate_late(struct kunit *test, unsigned long old_addr,
 	const unsigned long rss = anon_rss();
 	const unsigned long len = PAGES(nr_pages);
 	struct mm_struct *mm = current->mm;
-	struct mremap_relocation rel;
 	unsigned long nr;
 	int err = -EFAULT;
 
@@ -241,20 +252,14 @@ static int relocate_late(struct kunit *test, unsigned long old_addr,
 		err = rehome_prepare(pmc.old, old_addr, old_addr + len);
 	if (err)
 		goto out;
-	err = mremap_relocate_alloc(&pmc, &rel);
+	nr = nr_slots(mm, old_addr, len);
+	late_action = late;
+	if (late)
+		kunit_activate_static_stub(test, mremap_relocate_move,
+					   move_after_late_action);
+	err = mremap_relocate(&pmc, len);
 	if (err)
 		goto out;
-
-	err = -ENOMEM;
-	pmc.new = copy_vma_relocated(pmc.old, new_addr, len);
-	if (!pmc.new) {
-		mremap_relocate_free(&pmc, &rel);
-		goto out;
-	}
-	nr = nr_slots(mm, old_addr, len);
-	if (late)
-		late(pmc.old, old_addr);
-	mremap_relocate_move(&pmc, &rel);
 	KUNIT_EXPECT_EQ(test, nr_slots(mm, old_addr, len), 0);
 	KUNIT_EXPECT_EQ(test, nr_slots(mm, new_addr, len), nr);
 

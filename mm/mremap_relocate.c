@@ -10,6 +10,7 @@
  */
 
 #include <kunit/static_stub.h>
+#include <linux/cacheflush.h>
 #include <linux/hugetlb.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pagemap.h>
@@ -17,7 +18,6 @@
 #include <linux/swap.h>
 #include <linux/userfaultfd_k.h>
 
-#include <asm/cacheflush.h>
 #include <asm/tlb.h>
 
 #include "internal.h"

@@ -31,7 +31,7 @@ struct mremap_relocation {
 
 /* Where in the destination does @addr of the source go? */
 static inline unsigned long mremap_new_addr(struct pagetable_move_control *pmc,
-					     unsigned long addr)
+					    unsigned long addr)
 {
 	return addr - pmc->old_addr + pmc->new_addr;
 }

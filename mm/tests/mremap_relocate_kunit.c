@@ -416,7 +416,6 @@ static void switch_mm_to(struct mm_struct *mm)
 	kthread_use_mm(mm);
 }
 
-
 /*
  * Small folios, a hole and a zero page, moved to where a page table ends:
  *

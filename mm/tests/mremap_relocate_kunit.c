@@ -1019,6 +1019,39 @@ static void relocate_large_congruent(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
 }
 
+static void fault_before_late(struct vm_area_struct *vma, unsigned long addr)
+{
+	/* All that a fault ahead of the VMA does to the page table it shares. */
+	WARN_ON_ONCE(pte_alloc(vma->vm_mm, mm_find_pmd(vma->vm_mm, addr)));
+}
+
+/*
+ * As above, but all that the first page table held is gone, also of the folio
+ * that lies across its end, and the page table itself. When a neighbour makes
+ * one for itself, that must not take a spare page table from the move.
+ */
+static void relocate_large_beside_fault(struct kunit *test)
+{
+	const unsigned long src = ARENA + 4 * PMD_SIZE + PAGES(5);
+	const unsigned long dst = ARENA + 8 * PMD_SIZE + PAGES(5);
+	const unsigned long nr = 3 * HPAGE_PMD_NR;
+	const unsigned long nr_gone = HPAGE_PMD_NR - 5;
+
+	map_folios(test, ARENA, nr, LARGE_ORDER, 1);
+	KUNIT_ASSERT_EQ(test, relocate(test, ARENA, src, nr), 0);
+	KUNIT_ASSERT_EQ(test, vm_munmap(src, PAGES(nr_gone)), 0);
+	map_pages(test, src, nr_gone);
+	KUNIT_ASSERT_EQ(test, 0, do_madvise(current->mm, src, PAGES(nr_gone),
+					    MADV_HUGEPAGE));
+	KUNIT_ASSERT_EQ(test, current->mm->map_count, 1);
+	KUNIT_ASSERT_TRUE(test, pmd_none(*mm_find_pmd(current->mm, src)));
+
+	KUNIT_ASSERT_EQ(test, 0, relocate_late(test, src, dst, nr,
+					       fault_before_late));
+	expect_home(test, dst, nr, nr - nr_gone);
+	expect_pages(test, dst + PAGES(nr_gone), nr - nr_gone, 1 + nr_gone);
+}
+
 /* Only folios that the ends of the range cut through are split. */
 static void relocate_cut_large(struct kunit *test)
 {
@@ -1310,6 +1343,7 @@ static void relocate_huge_tables_freed(struct kunit *test)
 static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE_PARAM(relocate_large, larges_gen_params),
 	KUNIT_CASE(relocate_large_congruent),
+	KUNIT_CASE(relocate_large_beside_fault),
 	KUNIT_CASE(relocate_cut_large),
 	KUNIT_CASE(relocate_torn_large),
 	KUNIT_CASE(relocate_pinned_large),

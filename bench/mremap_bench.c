@@ -471,6 +471,36 @@ static void run_move(const struct run *run)
 	result->figure[0] = (double)ns / (s->per_call ? 1 : s->len / PAGE);
 }
 
+static unsigned long long timed_in_place(char *p, size_t len, int flags)
+{
+	unsigned long long start = now();
+	void *q = (void *)syscall(SYS_mremap, p, len, len,
+				  MREMAP_MAYMOVE | flags, NULL);
+
+	start = now() - start;
+	if (q != p)
+		die("mremap() of %zu bytes in place with flags %d: %s", len,
+		    flags, strerror(errno));
+	return start;
+}
+
+/* Move it plainly, and relocate it where it is then; once more, for nothing. */
+static void run_in_place(const struct run *run)
+{
+	const struct shape *s = &run->shape;
+	char *from = reserve(s->len, 0), *to = reserve(s->len, run->off);
+	const size_t nr = s->per_call ? 1 : s->len / PAGE;
+
+	map_at(from, s->len);
+	populate(from, s, -1);
+	check_shape(from, s);
+	timed_mremap(from, s->len, 0, to);
+	result->figure[0] = (double)timed_in_place(to, s->len,
+						   MREMAP_MUST_RELOCATE_ANON) / nr;
+	result->figure[1] = timed_in_place(to, s->len, MREMAP_MUST_RELOCATE_ANON);
+	check_data(to, s, run->name);
+}
+
 static int compare(const void *a, const void *b)
 {
 	const double x = *(const double *)a, y = *(const double *)b;
@@ -587,7 +617,7 @@ static const struct shape shapes[] = {
 	{ "16-pages-call", .every = 1, .len = 16 * PAGE, .per_call = true },
 };
 
-/* Move one kind of memory in one way: MEMORY METHOD pages|tables */
+/* Move one kind of memory in one way: MEMORY METHOD pages|tables|in-place */
 static void move_one(char **arg)
 {
 	struct run r = { .fn = run_move };
@@ -602,8 +632,10 @@ static void move_one(char **arg)
 		if (arg[0] && arg[1] && !strcmp(arg[1], methods[m].name))
 			r.method = m;
 	if (!r.shape.name || !arg[1] || !arg[2])
-		die("once needs MEMORY METHOD pages|tables");
+		die("once needs MEMORY METHOD pages|tables|in-place");
 	r.off = strcmp(arg[2], "tables") ? PAGE : 0;
+	if (!strcmp(arg[2], "in-place"))
+		r.fn = run_in_place;
 	run(&r, figure, NULL);
 	printf("%s %s %s %.2f\n", arg[0], arg[1], arg[2], figure[0]);
 }
@@ -615,6 +647,38 @@ static void cmd_move(void)
 	      "# tables: source and destination begin at a PMD; pages: the destination is\n"
 	      "# off by one page, so that no page table moves whole.\n");
 	move_table("memory", shapes, ARRAY_SIZE(shapes));
+}
+
+static void cmd_inplace(void)
+{
+	double figure[NR_FIGURES];
+	struct run r;
+	size_t i, off;
+
+	table("inplace",
+	      "# Memory that a plain move has left is relocated where it is: ns per 4 kB page\n"
+	      "# of the range, or per call where the name says so; and ns of a call that then\n"
+	      "# finds nothing to gain. tables: page tables were moved whole, so that huge pages\n"
+	      "# are still mapped by PMDs; pages: they were not.\n");
+	printf("%-16s %16s %16s %16s\n", "memory", "tables", "pages", "nothing-ns");
+	for (i = 0; i < ARRAY_SIZE(shapes); i++) {
+		printf("%-16s", shapes[i].name);
+		for (off = 0; off <= PAGE; off += PAGE) {
+			if (!has_relocate) {
+				no_cell();
+				continue;
+			}
+			r = (struct run){ .fn = run_in_place,
+					  .shape = shapes[i], .off = off };
+			run(&r, figure, NULL);
+			cell(figure[0]);
+		}
+		if (has_relocate)
+			cell(figure[1]);
+		else
+			no_cell();
+		printf("\n");
+	}
 }
 
 static void cmd_axes(void)
@@ -1289,6 +1353,7 @@ static const struct command {
 	const char *help;
 } commands[] = {
 	{ "move", cmd_move, "a move, by kind of memory and way to move it" },
+	{ "inplace", cmd_inplace, "memory that is relocated where it is" },
 	{ "noflag", cmd_noflag, "what must cost the same as ever" },
 	{ "refused", cmd_refused, "a flag for nothing: some page cannot be relocated" },
 	{ "axes", cmd_axes, "a move, by size, population, swap and fork" },
@@ -1307,7 +1372,7 @@ static void usage(FILE *to)
 		"commands:\n");
 	for (i = 0; i < ARRAY_SIZE(commands); i++)
 		fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].help);
-	fprintf(to, "  once MEMORY METHOD pages|tables   one figure of `move'\n");
+	fprintf(to, "  once MEMORY METHOD pages|tables|in-place   one figure\n");
 }
 
 static unsigned long number(const char *what, const char *arg, unsigned long max)

@@ -195,16 +195,6 @@ static void move_entry(struct pagetable_move_control *pmc, struct pte_pair *pair
 }
 
 /*
- * Is each page of a locked folio mapped? If it is mapped as often as it has
- * pages, then yes, and in its place: rehome_check() has found all its mappings
- * in the range, and no place in it can map more than one page.
- */
-static __always_inline bool folio_all_mapped(struct folio *folio)
-{
-	return folio_mapcount(folio) == folio_nr_pages(folio);
-}
-
-/*
  * Move all that the pair has of a locked folio, from its page number @idx on,
  * which belongs at number @i of the pair, up to @nr PTEs. What else is among it
  * is left alone.
@@ -311,7 +301,6 @@ static int relocate_small(struct pagetable_move_control *pmc,
 	struct mm_struct *mm = vma->vm_mm;
 	struct folio *folio;
 	unsigned long addr;
-	struct page *page;
 	pte_t pte;
 
 	for (; ptep < end; ptep++) {
@@ -320,11 +309,8 @@ static int relocate_small(struct pagetable_move_control *pmc,
 			continue;
 		if (!pte_present(pte) || pte_maps_zero_page(pte))
 			break;
-		page = pte_page(pte);
-		if (PageCompound(page))
-			break;
-		folio = page_folio(page);
-		if (!folio_trylock(folio))
+		folio = page_small_folio(pte_page(pte));
+		if (!folio || !folio_trylock(folio))
 			break;
 
 		i = ptep - pair->old_ptep;
@@ -681,50 +667,19 @@ static void move_leaf(struct pagetable_move_control *pmc, unsigned long addr,
 static bool relocate_leaf(struct pagetable_move_control *pmc,
 			  unsigned long addr, pmd_t *old_pmd, pmd_t *new_pmd)
 {
-	struct vm_area_struct *vma = pmc->old;
 	struct folio *folio;
-	spinlock_t *ptl;
-	bool same;
 
-again:
-	ptl = pmd_lock(vma->vm_mm, old_pmd);
-	if (!pmd_is_huge(*old_pmd)) {
-		spin_unlock(ptl);
+	if (!rehome_lock_leaf(pmc->old, old_pmd, &folio))
 		return false;
-	}
-	if (pmd_is_migration_entry(*old_pmd)) {
-		spin_unlock(ptl);
-		pmd_migration_entry_wait(vma->vm_mm, old_pmd);
-		goto again;
-	}
-	if (is_huge_zero_pmd(*old_pmd)) {
-		spin_unlock(ptl);
-		move_leaf(pmc, addr, old_pmd, new_pmd);
-		return true;
-	}
-	folio = pmd_folio(*old_pmd);
-	folio_get(folio);
-	same = folio_trylock(folio);
-	spin_unlock(ptl);
-	if (!same) {
-		folio_lock(folio);
-		ptl = pmd_trans_huge_lock(old_pmd, vma);
-		same = ptl && pmd_present(*old_pmd) &&
-		       pmd_folio(*old_pmd) == folio;
-		if (ptl)
-			spin_unlock(ptl);
-	}
-	/* With the folio locked, nobody can split, unmap or migrate the PMD. */
-	if (same) {
+	if (folio)
 		rehome_folio(folio, pmc->new,
 			     linear_anon_page_index(pmc->new,
 						    mremap_new_addr(pmc, addr)));
-		move_leaf(pmc, addr, old_pmd, new_pmd);
+	move_leaf(pmc, addr, old_pmd, new_pmd);
+	if (folio) {
+		folio_unlock(folio);
+		folio_put(folio);
 	}
-	folio_unlock(folio);
-	folio_put(folio);
-	if (!same)
-		goto again;
 	return true;
 }
 

@@ -58,4 +58,9 @@ void mremap_relocate_move(struct pagetable_move_control *pmc,
 			  struct mremap_relocation *rel);
 int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len);
 
+/* mm/mremap_relocate_inplace.c */
+void mremap_rehome_to_copy(struct vm_area_struct *copy);
+int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
+			     unsigned long end, bool must);
+
 #endif /* __MM_MREMAP_RELOCATE_H */

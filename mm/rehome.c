@@ -121,20 +121,11 @@ static bool small_is_ours(struct folio *folio)
 	return ours;
 }
 
-/*
- * Is a large folio mapped by @ptep and the PTEs behind it, in order, and
- * nowhere else? The page table is locked. False if that takes a closer look.
- */
-static __always_inline bool large_is_ours(struct folio *folio, pte_t *ptep)
+/* Do @ptep, which is present, and the PTEs behind it map @nr pages in a row? */
+static __always_inline bool ptes_in_a_row(pte_t *ptep, long nr)
 {
 	pte_t pte, expected = ptep_get(ptep);
-	long nr = folio_nr_pages(folio);
-	bool ours = false;
 
-	if (!folio_trylock(folio))
-		return false;
-	if (folio_mapcount(folio) != nr || folio_test_swapcache(folio))
-		goto out;
 	while (--nr) {
 		expected = pte_advance_pfn(expected, 1);
 		pte = ptep_get(++ptep);
@@ -142,10 +133,24 @@ static __always_inline bool large_is_ours(struct folio *folio, pte_t *ptep)
 		if (pte_same(pte, expected))
 			continue;
 		if (!pte_present(pte) || pte_pfn(pte) != pte_pfn(expected))
-			goto out;
+			return false;
 	}
-	ours = true;
-out:
+	return true;
+}
+
+/*
+ * Is a large folio mapped by @ptep and the PTEs behind it, in order, and
+ * nowhere else? The page table is locked. False if that takes a closer look.
+ */
+static __always_inline bool large_is_ours(struct folio *folio, pte_t *ptep)
+{
+	const long nr = folio_nr_pages(folio);
+	bool ours;
+
+	if (!folio_trylock(folio))
+		return false;
+	ours = folio_mapcount(folio) == nr && !folio_test_swapcache(folio) &&
+	       ptes_in_a_row(ptep, nr);
 	folio_unlock(folio);
 	return ours;
 }
@@ -161,7 +166,7 @@ static void find_folio_in_table(struct vm_area_struct *vma, struct folio *folio,
 	pmd_t *pmd = mm_find_pmd(vma->vm_mm, addr);
 	pte_t *start_ptep, *ptep, pte;
 	spinlock_t *ptl;
-	long idx;
+	long idx, nr;
 
 	if (!pmd)
 		return;
@@ -181,6 +186,15 @@ static void find_folio_in_table(struct vm_area_struct *vma, struct folio *folio,
 	start_ptep = pte_offset_map_lock(vma->vm_mm, pmd, addr, &ptl);
 	if (!start_ptep)
 		return;
+	nr = (end - addr) >> PAGE_SHIFT;
+	pte = ptep_get(start_ptep);
+	/* Mostly all of it is mapped, and this is the cheaper look. */
+	if (!folio_test_swapcache(folio) && pte_present(pte) &&
+	    folio_pte_idx(folio, pte) == (addr - base) >> PAGE_SHIFT &&
+	    ptes_in_a_row(start_ptep, nr)) {
+		found->mapped += nr;
+		goto out;
+	}
 	for (ptep = start_ptep; addr < end; ptep++, addr += PAGE_SIZE) {
 		pte = ptep_get(ptep);
 		idx = (addr - base) >> PAGE_SHIFT;
@@ -194,6 +208,7 @@ static void find_folio_in_table(struct vm_area_struct *vma, struct folio *folio,
 			found->shared |= page_swapcount(folio, idx) > 1;
 		}
 	}
+out:
 	pte_unmap_unlock(start_ptep, ptl);
 }
 
@@ -360,7 +375,10 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
 			if (small_is_ours(folio))
 				return 1;
 		} else if (folio == range->checked) {
-			return 1;
+			/* Then the next PTEs hold the rest of it. */
+			return folio_all_mapped(folio) ?
+			       min_t(long, end - ptep, folio_nr_pages(folio) -
+						       folio_page_idx(folio, page)) : 1;
 		} else if (page == &folio->page &&
 			   folio_nr_pages(folio) <= end - ptep &&
 			   large_is_ours(folio, ptep)) {
@@ -395,6 +413,8 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
  */
 static pte_t *skip_exclusive_ptes(pte_t *ptep, pte_t *end)
 {
+	const unsigned long exclusive = BIT(PG_anon_exclusive);
+	const unsigned long mask = BIT(PG_head) | exclusive;
 	struct page *page;
 	pte_t pte;
 
@@ -406,13 +426,12 @@ static pte_t *skip_exclusive_ptes(pte_t *ptep, pte_t *end)
 			break;
 		if (pte_maps_zero_page(pte))
 			continue;
+		page = pte_page(pte);
 		/*
 		 * The bit is only ever set for a page with a single user. It is
 		 * no page of hugetlb, which PageAnonExclusive() would ask for.
 		 */
-		page = pte_page(pte);
-		if (PageCompound(page) ||
-		    !test_bit(PG_anon_exclusive, &page->flags.f))
+		if ((READ_ONCE(page->flags.f) & mask) != exclusive || PageTail(page))
 			break;
 	}
 	return ptep;
@@ -485,6 +504,58 @@ bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd)
 	none = pmd_none(*pmd);
 	spin_unlock(ptl);
 	return none;
+}
+
+/**
+ * rehome_lock_leaf() - Lock the folio that a PMD maps, whole.
+ * @vma: The VMA, write-locked.
+ * @pmd: The PMD.
+ * @foliop: Set to the folio, locked and referenced, or NULL if it is the zero
+ *	    one.
+ *
+ * Sleeps: waits for the folio and for migration. With the folio locked, nobody
+ * can split, unmap or migrate the PMD.
+ *
+ * Returns: false if the PMD maps no folio, or no longer.
+ */
+bool rehome_lock_leaf(struct vm_area_struct *vma, pmd_t *pmd,
+		      struct folio **foliop)
+{
+	struct folio *folio;
+	spinlock_t *ptl;
+	bool same;
+
+	while ((ptl = pmd_trans_huge_lock(pmd, vma))) {
+		if (pmd_is_migration_entry(*pmd)) {
+			spin_unlock(ptl);
+			pmd_migration_entry_wait(vma->vm_mm, pmd);
+			continue;
+		}
+		if (is_huge_zero_pmd(*pmd)) {
+			spin_unlock(ptl);
+			*foliop = NULL;
+			return true;
+		}
+		folio = pmd_folio(*pmd);
+		folio_get(folio);
+		same = folio_trylock(folio);
+		spin_unlock(ptl);
+		if (!same) {
+			folio_lock(folio);
+			ptl = pmd_trans_huge_lock(pmd, vma);
+			same = ptl && pmd_present(*pmd) &&
+			       pmd_folio(*pmd) == folio;
+			if (ptl)
+				spin_unlock(ptl);
+		}
+		if (same) {
+			*foliop = folio;
+			return true;
+		}
+		folio_unlock(folio);
+		folio_put(folio);
+	}
+	return false;
 }
 
 /* As check_folio(), for [addr, end) below one PMD. */

@@ -32,6 +32,8 @@ int rehome_prepare(struct vm_area_struct *vma, unsigned long start,
 		   unsigned long end);
 enum rehome_kind rehome_kind(pte_t pte);
 bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd);
+bool rehome_lock_leaf(struct vm_area_struct *vma, pmd_t *pmd,
+		      struct folio **foliop);
 
 /**
  * skip_none_ptes() - Skip the PTEs that are none.
@@ -61,6 +63,32 @@ static inline bool pte_maps_zero_page(pte_t pte)
 	if (IS_ENABLED(CONFIG_ARCH_HAS_PTE_SPECIAL))
 		return pte_special(pte);
 	return is_zero_pfn(pte_pfn(pte));
+}
+
+/**
+ * page_small_folio() - The folio of a page, if it has no other page.
+ * @page: A page that is mapped, or was when its page table was still locked.
+ *
+ * Returns: The folio, or NULL if it is a large one.
+ */
+static inline struct folio *page_small_folio(struct page *page)
+{
+	/* page_folio() would look for a head page once more. */
+	return PageCompound(page) ? NULL : (struct folio *)page;
+}
+
+/**
+ * folio_all_mapped() - Is each page of a folio mapped?
+ * @folio: A folio, locked, that rehome_check() has agreed to.
+ *
+ * If it is mapped as often as it has pages, then yes, and in its place: all its
+ * mappings are in the range, and no place in it can map more than one page.
+ *
+ * Returns: true if so, by PTEs.
+ */
+static inline bool folio_all_mapped(struct folio *folio)
+{
+	return folio_mapcount(folio) == folio_nr_pages(folio);
 }
 
 /**

@@ -326,6 +326,20 @@ static bool probe_one(struct folio *folio, struct vm_area_struct *vma,
 	return true;
 }
 
+/* Does a walk of the reverse map find each mapping of a folio in the range? */
+static void expect_found(struct kunit *test, struct folio *folio,
+			 unsigned long start, unsigned long end)
+{
+	struct probe probe = { .start = start, .end = end };
+	struct rmap_walk_control rwc = { .rmap_one = probe_one, .arg = &probe };
+
+	folio_lock(folio);
+	rmap_walk(folio, &rwc);
+	KUNIT_EXPECT_EQ(test, probe.nr_inside, folio_mapcount(folio));
+	KUNIT_EXPECT_EQ(test, probe.nr_outside, 0);
+	folio_unlock(folio);
+}
+
 /*
  * Expect @nr pages to be mapped in [addr, addr + PAGES(nr_max)), all of them at
  * home there: the VMA, each folio's index and anon_vma, and a walk of the
@@ -334,9 +348,7 @@ static bool probe_one(struct folio *folio, struct vm_area_struct *vma,
 static void expect_home(struct kunit *test, unsigned long addr,
 			unsigned long nr_max, unsigned long nr)
 {
-	const unsigned long end = addr + PAGES(nr_max);
-	struct probe probe = { .start = addr, .end = end };
-	struct rmap_walk_control rwc = { .rmap_one = probe_one, .arg = &probe };
+	const unsigned long start = addr, end = addr + PAGES(nr_max);
 	struct mm_struct *mm = current->mm;
 	struct page_state state;
 	struct vm_area_struct *vma;
@@ -357,14 +369,7 @@ static void expect_home(struct kunit *test, unsigned long addr,
 		nr--;
 		KUNIT_EXPECT_EQ(test, state.index, addr >> PAGE_SHIFT);
 		KUNIT_EXPECT_PTR_EQ(test, state.anon_vma, (void *)vma->anon_vma);
-
-		probe.nr_inside = 0;
-		probe.nr_outside = 0;
-		folio_lock(folio);
-		rmap_walk(folio, &rwc);
-		KUNIT_EXPECT_EQ(test, probe.nr_inside, folio_mapcount(folio));
-		KUNIT_EXPECT_EQ(test, probe.nr_outside, 0);
-		folio_unlock(folio);
+		expect_found(test, folio, start, end);
 		folio_put(folio);
 	}
 	mmap_read_unlock(mm);
@@ -833,6 +838,278 @@ static void relocate_neighbour_faults(struct kunit *test)
 	expect_pages(test, new, 4, 1);
 }
 
+/*
+ * Each folio of @vma is found, by the page offset of @by: @vma or its copy. In
+ * a child the anon_vma by which @vma has it can be the parent's.
+ */
+static void expect_all_found(struct kunit *test, struct vm_area_struct *vma,
+			     struct vm_area_struct *by)
+{
+	struct page_state state;
+	struct folio *folio;
+	unsigned long addr;
+
+	for (addr = vma->vm_start; addr < vma->vm_end; addr += PAGE_SIZE) {
+		folio = folio_at(vma, addr, &state);
+		if (!folio)
+			continue;
+		KUNIT_EXPECT_EQ(test, state.index,
+				linear_anon_page_index(by, addr));
+		if (by != vma)
+			KUNIT_EXPECT_PTR_EQ(test, state.anon_vma,
+					    (void *)by->anon_vma);
+		expect_found(test, folio, vma->vm_start, vma->vm_end);
+		folio_put(folio);
+	}
+}
+
+/* There are two VMAs for one range, before and after the folios change hands. */
+static void rehome_between_looks(struct vm_area_struct *copy)
+{
+	struct vm_area_struct *vma = vma_lookup(copy->vm_mm, copy->vm_start);
+	struct kunit *test = kunit_get_current_test();
+
+	kunit_deactivate_static_stub(test, mremap_rehome_to_copy);
+	KUNIT_EXPECT_PTR_NE(test, vma, copy);
+	expect_all_found(test, vma, vma);
+	if (late_action)
+		late_action(vma, vma->vm_start);
+	mremap_rehome_to_copy(copy);
+	/* Migration may not have ended before, now it has. */
+	flush_delayed_work(&holder.work);
+	expect_all_found(test, vma, copy);
+	kunit_activate_static_stub(test, mremap_rehome_to_copy,
+				   rehome_between_looks);
+}
+
+/* As mremap() with MREMAP_MUST_RELOCATE_ANON, no new size and no new place. */
+static int in_place_late(struct kunit *test, unsigned long addr,
+			 unsigned long nr_pages, late_fn late)
+{
+	const unsigned long rss = anon_rss();
+	struct mm_struct *mm = current->mm;
+	int err;
+
+	late_action = late;
+	mmap_write_lock(mm);
+	kunit_activate_static_stub(test, mremap_rehome_to_copy,
+				   rehome_between_looks);
+	err = mremap_relocate_in_place(mm, addr, addr + PAGES(nr_pages), true);
+	kunit_deactivate_static_stub(test, mremap_rehome_to_copy);
+	mmap_write_unlock(mm);
+	KUNIT_EXPECT_EQ(test, anon_rss(), rss);
+	return err;
+}
+
+static int in_place(struct kunit *test, unsigned long addr,
+		    unsigned long nr_pages)
+{
+	return in_place_late(test, addr, nr_pages, NULL);
+}
+
+/* Small folios, a hole and a zero page, which a plain move has left. */
+static void in_place_small(struct kunit *test)
+{
+	const unsigned long dst = ARENA + PMD_SIZE - PAGES(4);
+	struct anon_vma *anon_vma;
+	struct state *before;
+	u32 val;
+
+	map_pages(test, ARENA, 8);
+	fill_pages(test, ARENA, 4, 1);
+	KUNIT_ASSERT_EQ(test, 0, get_user(val, (u32 __user *)(ARENA + PAGES(6))));
+	plain_move(test, ARENA, dst, 8);
+	anon_vma = anon_vma_at(dst);
+	before = get_state(test, dst, 8);
+
+	KUNIT_ASSERT_EQ(test, in_place(test, dst, 8), 0);
+	expect_home(test, dst, 8, 4);
+	expect_pages(test, dst, 4, 1);
+	KUNIT_EXPECT_PTR_NE(test, anon_vma_at(dst), anon_vma);
+	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
+	KUNIT_EXPECT_EQ(test, current->mm->total_vm, 8);
+	KUNIT_EXPECT_EQ(test, mm_pgtables_bytes(current->mm), before->pgtables);
+	KUNIT_EXPECT_EQ(test, get_state(test, dst, 8)->pages[3].pte,
+			before->pages[3].pte);
+
+	/* There is nothing to gain the second time. */
+	anon_vma = anon_vma_at(dst);
+	KUNIT_ASSERT_EQ(test, in_place(test, dst, 8), 0);
+	KUNIT_EXPECT_PTR_EQ(test, anon_vma_at(dst), anon_vma);
+}
+
+/* |AAAA|BBBB|CCCC|, of which the first is at home: all get its anon_vma. */
+static void in_place_joins(struct kunit *test)
+{
+	struct anon_vma *anon_vma;
+	int i;
+
+	map_pages(test, ARENA, 4);
+	fill_pages(test, ARENA, 4, 1);
+	for (i = 1; i < 3; i++) {
+		map_pages(test, ARENA + PAGES(64), 4);
+		fill_pages(test, ARENA + PAGES(64), 4, 1 + 4 * i);
+		plain_move(test, ARENA + PAGES(64), ARENA + PAGES(4 * i), 4);
+	}
+	KUNIT_ASSERT_EQ(test, current->mm->map_count, 3);
+	anon_vma = anon_vma_at(ARENA);
+
+	KUNIT_ASSERT_EQ(test, in_place(test, ARENA, 12), 0);
+	expect_home(test, ARENA, 12, 12);
+	expect_pages(test, ARENA, 12, 1);
+	KUNIT_EXPECT_PTR_EQ(test, anon_vma_at(ARENA), anon_vma);
+	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
+	KUNIT_EXPECT_EQ(test, current->mm->total_vm, 12);
+}
+
+/* |AAAAaaaa|BBBB|: only the anon_vmas differ. Which one is it to be? */
+static void in_place_apart(struct kunit *test)
+{
+	struct anon_vma *anon_vma;
+
+	map_pages(test, ARENA, 4);
+	fill_pages(test, ARENA, 4, 1);
+	map_pages(test, ARENA + PAGES(8), 4);
+	fill_pages(test, ARENA + PAGES(8), 4, 9);
+	map_pages(test, ARENA + PAGES(4), 4);
+	KUNIT_ASSERT_EQ(test, current->mm->map_count, 2);
+
+	/* That of the neighbour which is not in the range. */
+	anon_vma = anon_vma_at(ARENA + PAGES(8));
+	KUNIT_ASSERT_PTR_NE(test, anon_vma_at(ARENA), anon_vma);
+	KUNIT_ASSERT_EQ(test, in_place(test, ARENA, 8), 0);
+	expect_home(test, ARENA, 12, 8);
+	expect_pages(test, ARENA, 4, 1);
+	expect_pages(test, ARENA + PAGES(8), 4, 9);
+	KUNIT_EXPECT_PTR_EQ(test, anon_vma_at(ARENA), anon_vma);
+	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
+}
+
+/*
+ * It goes home by less than its length, to the anon_vma that it has: walks for
+ * one folio come by the place of another one.
+ *
+ *   |AAAA....|CCCCCCCC|, where C was first faulted four pages before
+ */
+static void in_place_same_anon_vma(struct kunit *test)
+{
+	const unsigned long src = ARENA + PAGES(8);
+	struct anon_vma *anon_vma;
+
+	map_pages(test, ARENA, 12);
+	fill_pages(test, ARENA, 12, 1);
+	plain_move(test, ARENA + PAGES(4), ARENA + PAGES(64), 8);
+	plain_move(test, ARENA + PAGES(64), src, 8);
+	map_pages(test, ARENA + PAGES(4), 4);
+	anon_vma = anon_vma_at(ARENA);
+	KUNIT_ASSERT_PTR_EQ(test, anon_vma_at(src), anon_vma);
+	KUNIT_ASSERT_EQ(test, current->mm->map_count, 2);
+
+	KUNIT_ASSERT_EQ(test, in_place(test, src, 8), 0);
+	expect_home(test, ARENA, 16, 12);
+	expect_pages(test, ARENA, 4, 1);
+	expect_pages(test, src, 8, 5);
+	KUNIT_EXPECT_PTR_EQ(test, anon_vma_at(src), anon_vma);
+	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
+}
+
+/* Part of what was moved comes home, the rest stays as it is. */
+static void in_place_part(struct kunit *test)
+{
+	const unsigned long src = ARENA + PAGES(64);
+	struct anon_vma *anon_vma;
+
+	map_pages(test, ARENA, 12);
+	fill_pages(test, ARENA, 12, 1);
+	plain_move(test, ARENA, src, 12);
+	anon_vma = anon_vma_at(src);
+
+	KUNIT_ASSERT_EQ(test, in_place(test, src + PAGES(4), 4), 0);
+	expect_home(test, src + PAGES(4), 4, 4);
+	expect_pages(test, src, 12, 1);
+	KUNIT_EXPECT_PTR_EQ(test, anon_vma_at(src), anon_vma);
+	KUNIT_EXPECT_PTR_EQ(test, anon_vma_at(src + PAGES(8)), anon_vma);
+	KUNIT_EXPECT_PTR_NE(test, anon_vma_at(src + PAGES(4)), anon_vma);
+	KUNIT_EXPECT_EQ(test, current->mm->map_count, 3);
+	KUNIT_EXPECT_EQ(test, get_state(test, src, 4)->pages[3].index,
+			(ARENA >> PAGE_SHIFT) + 3);
+}
+
+/* The first could be relocated, a page of the second is a child's as well. */
+static void in_place_shared(struct kunit *test)
+{
+	struct state *before[2], *after[2];
+	struct mm_struct *child;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		map_pages(test, ARENA + PAGES(64), 8);
+		fill_pages(test, ARENA + PAGES(64), 8, 1 + 8 * i);
+		plain_move(test, ARENA + PAGES(64), ARENA + PAGES(8 * i), 8);
+	}
+	child = child_fork(test);
+	for (i = 0; i < 15; i++)
+		put_user(i + 1, (u32 __user *)(ARENA + PAGES(i)));
+	for (i = 0; i < 2; i++)
+		before[i] = get_state(test, ARENA + PAGES(8 * i), 8);
+	KUNIT_EXPECT_EQ(test, in_place(test, ARENA, 16), -EFAULT);
+	for (i = 0; i < 2; i++) {
+		after[i] = get_state(test, ARENA + PAGES(8 * i), 8);
+		KUNIT_EXPECT_MEMEQ(test, before[i], after[i], sizeof(*after[i]));
+	}
+	child_exit(child);
+
+	KUNIT_ASSERT_EQ(test, in_place(test, ARENA, 16), 0);
+	expect_home(test, ARENA, 16, 16);
+	expect_pages(test, ARENA, 16, 1);
+	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
+}
+
+/* In a child, a VMA has its parent's anon_vma as well, until it is relocated. */
+static void in_place_in_child(struct kunit *test)
+{
+	struct mm_struct *parent = current->mm;
+	struct mm_struct *child;
+
+	map_pages(test, ARENA, 4);
+	fill_pages(test, ARENA, 4, 1);
+	map_pages(test, ARENA + PAGES(8), 4);
+	fill_pages(test, ARENA + PAGES(8), 4, 9);
+	map_pages(test, ARENA + PAGES(4), 4);
+	child = child_fork(test);
+	KUNIT_EXPECT_EQ(test, vm_munmap(ARENA, PAGES(12)), 0);
+
+	switch_mm_to(child);
+	KUNIT_EXPECT_EQ(test, current->mm->map_count, 2);
+	KUNIT_EXPECT_EQ(test, in_place(test, ARENA, 12), 0);
+	expect_home(test, ARENA, 12, 8);
+	expect_pages(test, ARENA, 4, 1);
+	expect_pages(test, ARENA + PAGES(8), 4, 9);
+	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
+	switch_mm_to(parent);
+	child_exit(child);
+}
+
+/* A folio that is locked or under migration is waited for. */
+static void in_place_waits(struct kunit *test)
+{
+	const struct wait *param = test->param_value;
+	const unsigned long dst = ARENA + PAGES(64);
+	int err;
+
+	map_pages(test, ARENA, 8);
+	fill_pages(test, ARENA, 8, 1);
+	plain_move(test, ARENA, dst, 8);
+	if (param->now)
+		hold_now(test, dst, param->now);
+	err = in_place_late(test, dst, 8, param->late);
+	flush_delayed_work(&holder.work);
+	KUNIT_ASSERT_EQ(test, err, 0);
+	KUNIT_EXPECT_NOT_NULL(test, holder.folio);
+	expect_home(test, dst, 8, 8);
+	expect_pages(test, dst, 8, 1);
+}
+
 /* What is not private anonymous memory is not looked at. */
 static void relocate_which_vmas(struct kunit *test)
 {
@@ -869,6 +1146,14 @@ static struct kunit_case relocate_test_cases[] = {
 	KUNIT_CASE(relocate_tables_freed),
 	KUNIT_CASE(relocate_neighbour_faults),
 	KUNIT_CASE(relocate_which_vmas),
+	KUNIT_CASE(in_place_small),
+	KUNIT_CASE(in_place_joins),
+	KUNIT_CASE(in_place_apart),
+	KUNIT_CASE(in_place_same_anon_vma),
+	KUNIT_CASE(in_place_part),
+	KUNIT_CASE(in_place_shared),
+	KUNIT_CASE(in_place_in_child),
+	KUNIT_CASE_PARAM(in_place_waits, waits_gen_params),
 	{}
 };
 
@@ -1340,6 +1625,92 @@ static void relocate_huge_tables_freed(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, is_pmd_mapped(ARENA));
 }
 
+/*
+ * A large folio with others around it, where an earlier move has left it, in
+ * whatever page tables it is.
+ */
+static void in_place_large(struct kunit *test)
+{
+	const struct large *param = test->param_value;
+	const unsigned long nr_holes = hweight_long(param->holes);
+	const unsigned long nr = 3 * LARGE_NR;
+	const unsigned long dst = ARENA + 8 * PMD_SIZE + PAGES(param->dst);
+	const unsigned long addr = dst + PAGES(LARGE_NR);
+	struct folio *folio = NULL;
+	unsigned long i;
+
+	map_folios(test, ARENA, nr, LARGE_ORDER, 1);
+	plain_move(test, ARENA, dst, nr);
+	for (i = 0; i < LARGE_NR; i++) {
+		if (param->holes & BIT(i))
+			KUNIT_ASSERT_EQ(test, 0,
+					do_madvise(current->mm, addr + PAGES(i),
+						   PAGE_SIZE, MADV_DONTNEED));
+		else
+			folio = peek_folio(addr + PAGES(i));
+	}
+
+	KUNIT_ASSERT_EQ(test, 0, in_place(test, dst, nr));
+	expect_home(test, dst, nr, nr - nr_holes);
+	for (i = 0; i < LARGE_NR; i++) {
+		if (param->holes & BIT(i))
+			continue;
+		expect_folio(test, addr + PAGES(i), folio, LARGE_ORDER);
+		expect_pages(test, addr + PAGES(i), 1, 1 + LARGE_NR + i);
+	}
+}
+
+/* Swap entries of ours, for which someone has read in a folio: nobody's yet. */
+static void in_place_read_in(struct kunit *test)
+{
+	const struct wait *param = test->param_value;
+	const unsigned long dst = ARENA + 4 * PMD_SIZE;
+
+	map_folios(test, ARENA, LARGE_NR, LARGE_ORDER, 1);
+	plain_move(test, ARENA, dst, LARGE_NR);
+	swap_out_large(test, dst);
+	if (param->now)
+		hold_now(test, dst, param->now);
+	KUNIT_ASSERT_EQ(test, in_place_late(test, dst, LARGE_NR, param->late), 0);
+	KUNIT_EXPECT_NOT_NULL(test, holder.folio);
+	expect_pages(test, dst, LARGE_NR, 1);
+	expect_home(test, dst, LARGE_NR, LARGE_NR);
+}
+
+/* What a PMD maps, and goes on to. */
+static void in_place_huge(struct kunit *test)
+{
+	const unsigned long dst = ARENA + 4 * PMD_SIZE;
+	const struct huge *param = test->param_value;
+	struct mm_struct *mm = current->mm;
+	unsigned long pgtables, addr;
+	struct folio *folio;
+	int err;
+
+	if (!thp_migration_supported() &&
+	    (param->now == migrate_late || param->late == migrate_late))
+		kunit_skip(test, "no migration of what a PMD maps");
+	map_folios(test, ARENA, HPAGE_PMD_NR, HPAGE_PMD_ORDER, 1);
+	folio = peek_folio(ARENA);
+	addr = dst + PAGES(param->dst);
+	plain_move(test, ARENA, addr, HPAGE_PMD_NR);
+	pgtables = mm_pgtables_bytes(mm);
+
+	if (param->now)
+		hold_now(test, addr, param->now);
+	err = in_place_late(test, addr, HPAGE_PMD_NR, param->late);
+	flush_delayed_work(&holder.work);
+	KUNIT_ASSERT_EQ(test, err, 0);
+	if (param->now || param->late)
+		KUNIT_EXPECT_PTR_EQ(test, holder.folio, folio);
+
+	expect_home(test, addr, HPAGE_PMD_NR, HPAGE_PMD_NR);
+	expect_pages(test, addr, HPAGE_PMD_NR, 1);
+	expect_folio(test, addr, folio, HPAGE_PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, is_pmd_mapped(addr), param->pmd);
+	KUNIT_EXPECT_EQ(test, mm_pgtables_bytes(mm), pgtables);
+}
+
 static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE_PARAM(relocate_large, larges_gen_params),
 	KUNIT_CASE(relocate_large_congruent),
@@ -1351,6 +1722,9 @@ static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE_PARAM(relocate_read_in, reads_gen_params),
 	KUNIT_CASE_PARAM(relocate_huge, huges_gen_params),
 	KUNIT_CASE(relocate_huge_tables_freed),
+	KUNIT_CASE_PARAM(in_place_large, larges_gen_params),
+	KUNIT_CASE_PARAM(in_place_read_in, reads_gen_params),
+	KUNIT_CASE_PARAM(in_place_huge, huges_gen_params),
 	{}
 };
 

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Relocation of anonymous folios in place, by mremap() to the same address, see
+ * MREMAP_RELOCATE_ANON in Documentation/mm/mremap_relocate.rst. No PTE changes.
+ *
+ * A second VMA with the same addresses, and with the page offset and anon_vma
+ * that a mapping made here would have, takes the place of the first. Before it
+ * does so, it is in the interval tree of its anon_vma, where rmap_walk() finds
+ * it, and not in the maple tree. Each folio is re-homed from the first VMA to
+ * the second under its lock. An rmap walk holds that lock, so it finds the PTEs
+ * through the one or through the other.
+ *
+ * If both VMAs have the same anon_vma, a walk can visit the wrong one as well.
+ * It maps other folios at the address that the folio would have there, as after
+ * fork(), and page_vma_mapped_walk() tells them apart.
+ *
+ * rehome_check() has agreed to every folio before, and the second VMA is all the
+ * memory that is needed, so nothing can fail then. For the locks see mm/rehome.c.
+ */
+
+#include <kunit/static_stub.h>
+#include <linux/hugetlb.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/swap.h>
+
+#include "internal.h"
+#include "mremap_relocate.h"
+#include "rehome.h"
+
+/*
+ * Re-home small folios, from @ptep on, until @end or a PTE that is something
+ * else, or whose folio is locked. @index is that of @ptep in @copy. The page
+ * table is locked. Returns the PTE from which to go on.
+ */
+static pte_t *rehome_small(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
+			   pgoff_t index)
+{
+	struct folio *folio;
+	pte_t pte;
+
+	for (; ptep < end; ptep++, index++) {
+		pte = ptep_get(ptep);
+		if (pte_none(pte))
+			continue;
+		if (!pte_present(pte) || pte_maps_zero_page(pte))
+			break;
+		folio = page_small_folio(pte_page(pte));
+		if (!folio || !folio_trylock(folio))
+			break;
+		rehome_folio(folio, copy, index);
+		folio_unlock(folio);
+	}
+	return ptep;
+}
+
+/*
+ * Re-home the folio that is in the swap cache for the swap entry @pte, if it is
+ * anonymous. Its place is @index in @copy.
+ *
+ * Returns false if the folio, which is then referenced, has to be waited for.
+ */
+static bool rehome_swap_cached(struct vm_area_struct *copy, pte_t pte,
+			       pgoff_t index, struct folio **foliop)
+{
+	struct folio *folio = swap_cache_get_folio(softleaf_from_pte(pte));
+	long idx;
+
+	if (!folio)
+		return true;
+	if (folio_test_anon(folio)) {
+		*foliop = folio;
+		if (!folio_trylock(folio))
+			return false;
+		idx = folio_pte_idx(folio, pte);
+		if (idx >= 0)
+			rehome_folio(folio, copy, index - idx);
+		folio_unlock(folio);
+		if (idx < 0)
+			return false;
+	}
+	folio_put(folio);
+	return true;
+}
+
+/*
+ * Re-home the folio that @ptep holds, whose place is @index in @copy. The page
+ * table is locked up to @end.
+ *
+ * Returns the number of PTEs that are done, or 0 if there is something to wait
+ * for: @foliop is then the folio, referenced, or NULL for migration.
+ */
+static int rehome_pte(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
+		      pgoff_t index, struct folio **foliop)
+{
+	pte_t pte = ptep_get(ptep);
+	struct folio *folio;
+	long idx;
+	int nr = 1;
+
+	if (!pte_present(pte)) {
+		switch (rehome_kind(pte)) {
+		case REHOME_MIGRATION:
+			*foliop = NULL;
+			return 0;
+		case REHOME_SWAP:
+			return rehome_swap_cached(copy, pte, index, foliop);
+		case REHOME_REFUSE:
+			/* rehome_check() did, and nothing makes one. */
+			VM_WARN_ON_ONCE(1);
+			fallthrough;
+		case REHOME_IGNORE:
+			return 1;
+		}
+	}
+	if (pte_maps_zero_page(pte))
+		return 1;
+
+	folio = page_folio(pte_page(pte));
+	if (!folio_trylock(folio)) {
+		folio_get(folio);
+		*foliop = folio;
+		return 0;
+	}
+	idx = folio_page_idx(folio, pte_page(pte));
+	rehome_folio(folio, copy, index - idx);
+	/* Then the next PTEs map the rest of it. */
+	if (folio_all_mapped(folio))
+		nr = min_t(long, folio_nr_pages(folio) - idx, end - ptep);
+	folio_unlock(folio);
+	return nr;
+}
+
+/* Wait for a folio, and re-home it if the PTE at @addr still holds it. */
+static void rehome_folio_slow(struct vm_area_struct *copy, struct folio *folio,
+			      pmd_t *pmd, unsigned long addr)
+{
+	spinlock_t *ptl;
+	pte_t *ptep;
+	long idx;
+
+	folio_lock(folio);
+	ptep = pte_offset_map_lock(copy->vm_mm, pmd, addr, &ptl);
+	if (ptep) {
+		idx = folio_pte_idx(folio, ptep_get(ptep));
+		if (idx >= 0 && folio_test_anon(folio))
+			rehome_folio(folio, copy,
+				     linear_anon_page_index(copy, addr) - idx);
+		pte_unmap_unlock(ptep, ptl);
+	}
+	folio_unlock(folio);
+}
+
+/*
+ * Re-home the folios that the PTEs of [addr, end), in one page table, hold, until
+ * one has been waited for. Returns the address from which to go on.
+ */
+static unsigned long rehome_ptes(struct vm_area_struct *copy, pmd_t *pmd,
+				 unsigned long addr, unsigned long end)
+{
+	pgoff_t index = linear_anon_page_index(copy, addr);
+	pte_t *start_ptep, *end_ptep, *ptep;
+	struct mm_struct *mm = copy->vm_mm;
+	struct folio *folio;
+	spinlock_t *ptl;
+	int nr;
+
+	start_ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
+	if (!start_ptep)
+		return addr;
+	end_ptep = start_ptep + ((end - addr) >> PAGE_SHIFT);
+	for (ptep = start_ptep;; ptep += nr) {
+		ptep = rehome_small(copy, ptep, end_ptep,
+				    index + (ptep - start_ptep));
+		if (ptep == end_ptep)
+			break;
+		nr = rehome_pte(copy, ptep, end_ptep,
+				index + (ptep - start_ptep), &folio);
+		if (!nr)
+			break;
+	}
+	addr += (ptep - start_ptep) * PAGE_SIZE;
+	pte_unmap_unlock(start_ptep, ptl);
+	if (addr == end)
+		return end;
+
+	if (folio) {
+		rehome_folio_slow(copy, folio, pmd, addr);
+		folio_put(folio);
+	} else {
+		migration_entry_wait(mm, pmd, addr);
+	}
+	return addr;
+}
+
+/* Re-home the folio that a PMD maps, whole. Returns false if there is none. */
+static bool rehome_leaf(struct vm_area_struct *copy, pmd_t *pmd,
+			unsigned long addr)
+{
+	struct folio *folio;
+
+	if (!rehome_lock_leaf(copy, pmd, &folio))
+		return false;
+	if (folio) {
+		rehome_folio(folio, copy,
+			     linear_anon_page_index(copy, addr & PMD_MASK));
+		folio_unlock(folio);
+		folio_put(folio);
+	}
+	return true;
+}
+
+/**
+ * mremap_rehome_to_copy() - Re-home the folios of a VMA to its copy.
+ * @copy: What copy_vma_in_place() made.
+ *
+ * The VMA must be write-locked, and rehome_check() have agreed to all of it.
+ * Sleeps: waits for locked folios and for migration.
+ */
+void mremap_rehome_to_copy(struct vm_area_struct *copy)
+{
+	unsigned long addr, next;
+	pmd_t *pmd;
+
+	KUNIT_STATIC_STUB_REDIRECT(mremap_rehome_to_copy, copy);
+
+	for (addr = copy->vm_start; addr < copy->vm_end; addr = next) {
+		pmd = mm_find_pmd(copy->vm_mm, addr);
+		if (!pmd) {
+			next = pud_addr_end(addr, copy->vm_end);
+			continue;
+		}
+		next = pmd_addr_end(addr, copy->vm_end);
+		while (addr < next && !pmd_is_empty(copy->vm_mm, pmd) &&
+		       !rehome_leaf(copy, pmd, addr)) {
+			cond_resched();
+			addr = rehome_ptes(copy, pmd, addr, next);
+		}
+	}
+}
+
+/* Make [start, end) of @vma a VMA of its own, or leave all as it was. */
+static int isolate_part(struct vm_area_struct *vma, unsigned long start,
+			unsigned long end)
+{
+	VMA_ITERATOR(vmi, vma->vm_mm, start);
+	int err = 0;
+
+	if (vma->vm_start < start)
+		err = split_vma(&vmi, vma, start, /* new_below= */1);
+	if (!err && vma->vm_end > end)
+		err = split_vma(&vmi, vma, end, /* new_below= */0);
+	/* Joins what the first one has split. */
+	if (err && vma->vm_start == start)
+		vma_merge_relocated(vma, NULL);
+	return err;
+}
+
+/*
+ * A step for [start, end) of a VMA in a run, which has to be relocated for it.
+ * Returns 0, an error, or what rehome_check() does.
+ */
+typedef int (*part_fn)(struct vma_run *run, struct vm_area_struct *vma,
+		       unsigned long start, unsigned long end);
+
+static int check_part(struct vma_run *run, struct vm_area_struct *vma,
+		      unsigned long start, unsigned long end)
+{
+	return vma_is_sealed(vma) ? -EPERM : rehome_check(vma, start, end);
+}
+
+static int prepare_part(struct vma_run *run, struct vm_area_struct *vma,
+			unsigned long start, unsigned long end)
+{
+	return rehome_prepare(vma, start, end);
+}
+
+static int relocate_part(struct vma_run *run, struct vm_area_struct *vma,
+			 unsigned long start, unsigned long end)
+{
+	VMA_ITERATOR(vmi, vma->vm_mm, start);
+	struct vm_area_struct *copy;
+	int err;
+
+	err = isolate_part(vma, start, end);
+	if (err)
+		return err;
+	copy = copy_vma_in_place(&vmi, vma, run->anon_src);
+	if (!copy) {
+		/* Joins what was split. */
+		vma_merge_relocated(vma, NULL);
+		return -ENOMEM;
+	}
+	mremap_rehome_to_copy(copy);
+	vma_replace(&vmi, vma, copy);
+	/* It has the anon_vma that the others are to have. */
+	run->anon_src = vma_merge_relocated(copy, NULL);
+	return 0;
+}
+
+/* All of these, if possible. */
+static int try_part(struct vma_run *run, struct vm_area_struct *vma,
+		    unsigned long start, unsigned long end)
+{
+	int err = check_part(run, vma, start, end);
+
+	if (err == REHOME_PREPARE)
+		err = prepare_part(run, vma, start, end);
+	if (!err)
+		err = relocate_part(run, vma, start, end);
+	return err == -EINTR ? err : 0;
+}
+
+static int for_each_part(struct mm_struct *mm, unsigned long start,
+			 unsigned long end, part_fn fn)
+{
+	struct vma_run run = { .end = start };
+	struct vm_area_struct *vma;
+	unsigned long addr, next;
+	bool prepare = false;
+	int err;
+
+	for (addr = start; addr < end; addr = next) {
+		vma = find_vma(mm, addr);
+		if (!vma || vma->vm_start >= end)
+			break;
+		addr = max(addr, vma->vm_start);
+		next = min(vma->vm_end, end);
+		/* Memory of another kind has nothing to gain. */
+		if (!vma_can_rehome(vma))
+			continue;
+		if (addr >= run.end)
+			vma_find_run(vma, addr, end, &run);
+		if (!vma_run_needs(&run, vma))
+			continue;
+		err = fn(&run, vma, addr, next);
+		if (err < 0)
+			return err;
+		prepare |= err == REHOME_PREPARE;
+	}
+	return prepare ? REHOME_PREPARE : 0;
+}
+
+/**
+ * mremap_relocate_in_place() - Re-home the folios of a range where they are.
+ * @mm: The mm of the current process.
+ * @start: Start of the range, in bytes.
+ * @end: End of the range, in bytes, exclusive.
+ * @must: Is it an error if some of it cannot be relocated?
+ *
+ * As if the range had been mapped here, and faulted as one: those of its VMAs
+ * that have another page offset, or whose anon_vma alone keeps them from merging
+ * with a neighbour, are relocated and merge. The range can have gaps. A VMA that
+ * is only in part in the range is split if its page offset has to change. If
+ * nothing is to be gained, nothing is touched.
+ *
+ * The mmap write lock must be held. Sleeps.
+ *
+ * Returns: 0. If a fatal signal is pending, -EINTR. With @must, and nothing
+ * changed, -EFAULT if some folio cannot be re-homed, or -EPERM if a VMA is
+ * sealed; -ENOMEM if out of memory, with some VMAs perhaps relocated, and others
+ * not.
+ */
+int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
+			     unsigned long end, bool must)
+{
+	int err;
+
+	if (!must)
+		return for_each_part(mm, start, end, try_part);
+	err = for_each_part(mm, start, end, check_part);
+	if (err == REHOME_PREPARE)
+		err = for_each_part(mm, start, end, prepare_part);
+	return err ? err : for_each_part(mm, start, end, relocate_part);
+}

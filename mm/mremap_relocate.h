@@ -63,4 +63,9 @@ void mremap_rehome_to_copy(struct vm_area_struct *copy);
 int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
 			     unsigned long end, bool must);
 
+/* mm/mremap_relocate_mode.c */
+bool mremap_relocate_unasked(struct vm_area_struct *vma, unsigned long old_addr,
+			     unsigned long new_addr, unsigned long len,
+			     unsigned long flags);
+
 #endif /* __MM_MREMAP_RELOCATE_H */

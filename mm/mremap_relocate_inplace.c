@@ -10,9 +10,8 @@
  * the second under its lock. An rmap walk holds that lock, so it finds the PTEs
  * through the one or through the other.
  *
- * If both VMAs have the same anon_vma, a walk can visit the wrong one as well.
- * It maps other folios at the address that the folio would have there, as after
- * fork(), and page_vma_mapped_walk() tells them apart.
+ * If both VMAs have the same anon_vma, a walk visits the wrong one as well, and
+ * must not find the folio there: see vma_is_near().
  *
  * rehome_check() has agreed to every folio before, and the second VMA is all the
  * memory that is needed, so nothing can fail then. For the locks see mm/rehome.c.
@@ -225,6 +224,7 @@ void mremap_rehome_to_copy(struct vm_area_struct *copy)
 	KUNIT_STATIC_STUB_REDIRECT(mremap_rehome_to_copy, copy);
 
 	for (addr = copy->vm_start; addr < copy->vm_end; addr = next) {
+		cond_resched();
 		pmd = mm_find_pmd(copy->vm_mm, addr);
 		if (!pmd) {
 			next = pud_addr_end(addr, copy->vm_end);
@@ -232,14 +232,15 @@ void mremap_rehome_to_copy(struct vm_area_struct *copy)
 		}
 		next = pmd_addr_end(addr, copy->vm_end);
 		while (addr < next && !pmd_is_empty(copy->vm_mm, pmd) &&
-		       !rehome_leaf(copy, pmd, addr)) {
-			cond_resched();
+		       !rehome_leaf(copy, pmd, addr))
 			addr = rehome_ptes(copy, pmd, addr, next);
-		}
 	}
 }
 
-/* Make [start, end) of @vma a VMA of its own, or leave all as it was. */
+/*
+ * Make [start, end) of @vma a VMA of its own. If that fails it stays whole, unless
+ * there is no memory for that either.
+ */
 static int isolate_part(struct vm_area_struct *vma, unsigned long start,
 			unsigned long end)
 {
@@ -275,26 +276,68 @@ static int prepare_part(struct vma_run *run, struct vm_area_struct *vma,
 	return rehome_prepare(vma, start, end);
 }
 
+/*
+ * Is a VMA so near to a copy with the anon_vma of @anon_src that a walk of the
+ * reverse map cannot tell them apart? If that is the anon_vma of @vma, a walk for
+ * a folio visits both. In the wrong one it looks for the folio as far from its
+ * place as the page offsets differ. If that is still within a large folio,
+ * page_vma_mapped_walk() finds it there, at a wrong address.
+ *
+ * If so, the VMA has to be relocated to an anon_vma of its own first, and from
+ * there once more: with the same page offset both places are the right one.
+ */
+static bool copy_is_near(struct vm_area_struct *vma,
+			 struct vm_area_struct *anon_src)
+{
+	const pgoff_t index = linear_anon_page_index(vma, vma->vm_start);
+	const pgoff_t home = vma->vm_start >> PAGE_SHIFT;
+
+	/* No anonymous folio is larger than what a PMD maps. */
+	return anon_src && anon_src->anon_vma == vma->anon_vma &&
+	       index != home && abs_diff(index, home) < PMD_SIZE >> PAGE_SHIFT;
+}
+
+/* Relocate a VMA, all of it. Returns what has taken its place, or NULL. */
+static struct vm_area_struct *relocate_vma(struct vm_area_struct *vma,
+					   struct vm_area_struct *anon_src)
+{
+	VMA_ITERATOR(vmi, vma->vm_mm, vma->vm_start);
+	struct vm_area_struct *copy;
+
+	copy = copy_vma_in_place(&vmi, vma, anon_src);
+	if (!copy)
+		return NULL;
+	mremap_rehome_to_copy(copy);
+	vma_replace(&vmi, vma, copy);
+	return copy;
+}
+
 static int relocate_part(struct vma_run *run, struct vm_area_struct *vma,
 			 unsigned long start, unsigned long end)
 {
-	VMA_ITERATOR(vmi, vma->vm_mm, start);
-	struct vm_area_struct *copy;
+	struct vm_area_struct *new = vma;
 	int err;
 
 	err = isolate_part(vma, start, end);
 	if (err)
 		return err;
-	copy = copy_vma_in_place(&vmi, vma, run->anon_src);
-	if (!copy) {
-		/* Joins what was split. */
+	if (copy_is_near(vma, run->anon_src))
+		new = relocate_vma(vma, NULL);
+	if (new)
+		vma = new;
+	if (new)
+		new = relocate_vma(vma, run->anon_src);
+	if (!new) {
+		/* Joins what was split, if it still fits. */
 		vma_merge_relocated(vma, NULL);
 		return -ENOMEM;
 	}
-	mremap_rehome_to_copy(copy);
-	vma_replace(&vmi, vma, copy);
-	/* It has the anon_vma that the others are to have. */
-	run->anon_src = vma_merge_relocated(copy, NULL);
+	/*
+	 * It has the anon_vma that the others are to have. If instead a merge
+	 * above has freed a VMA, that was not run->anon_src: it is at home, and a
+	 * part that was split is not; others have another anon_vma.
+	 */
+	run->anon_src = vma_merge_relocated(new, NULL);
 	return 0;
 }
 
@@ -321,6 +364,7 @@ static int for_each_part(struct mm_struct *mm, unsigned long start,
 	int err;
 
 	for (addr = start; addr < end; addr = next) {
+		cond_resched();
 		vma = find_vma(mm, addr);
 		if (!vma || vma->vm_start >= end)
 			break;
@@ -356,10 +400,10 @@ static int for_each_part(struct mm_struct *mm, unsigned long start,
  *
  * The mmap write lock must be held. Sleeps.
  *
- * Returns: 0. If a fatal signal is pending, -EINTR. With @must, and nothing
- * changed, -EFAULT if some folio cannot be re-homed, or -EPERM if a VMA is
- * sealed; -ENOMEM if out of memory, with some VMAs perhaps relocated, and others
- * not.
+ * Returns: 0, or with some VMAs perhaps relocated, and others not, -EINTR if a
+ * fatal signal is pending. With @must, also -ENOMEM likewise; and with nothing
+ * relocated, -EFAULT if some folio cannot be re-homed, or -EPERM if a VMA is
+ * sealed.
  */
 int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
 			     unsigned long end, bool must)

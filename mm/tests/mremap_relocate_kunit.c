@@ -1660,6 +1660,37 @@ static void in_place_large(struct kunit *test)
 	}
 }
 
+/*
+ * As in_place_same_anon_vma(), but it goes home by less than the length of its
+ * folios. With both VMAs under one anon_vma, a walk would find a folio in the
+ * wrong one as well.
+ *
+ *   |A...A....|CCCC|, where C are folios that were faulted a bit before
+ */
+static void in_place_near(struct kunit *test)
+{
+	const unsigned long src = ARENA + PAGES(LARGE_NR + 4);
+	struct anon_vma *anon_vma;
+
+	map_folios(test, ARENA, 3 * LARGE_NR, LARGE_ORDER, 1);
+	plain_move(test, ARENA + PAGES(LARGE_NR), ARENA + PMD_SIZE, 2 * LARGE_NR);
+	plain_move(test, ARENA + PMD_SIZE, src, 2 * LARGE_NR);
+	map_pages(test, ARENA + PAGES(LARGE_NR), 4);
+	KUNIT_ASSERT_EQ(test, 0, do_madvise(current->mm, ARENA + PAGES(LARGE_NR),
+					    PAGES(4), MADV_HUGEPAGE));
+	anon_vma = anon_vma_at(ARENA);
+	KUNIT_ASSERT_PTR_EQ(test, anon_vma_at(src), anon_vma);
+	KUNIT_ASSERT_EQ(test, current->mm->map_count, 2);
+
+	KUNIT_ASSERT_EQ(test, in_place(test, src, 2 * LARGE_NR), 0);
+	expect_home(test, ARENA, 3 * LARGE_NR + 4, 3 * LARGE_NR);
+	expect_pages(test, ARENA, LARGE_NR, 1);
+	expect_pages(test, src, 2 * LARGE_NR, 1 + LARGE_NR);
+	KUNIT_EXPECT_EQ(test, order_at(src), LARGE_ORDER);
+	KUNIT_EXPECT_PTR_EQ(test, anon_vma_at(src), anon_vma);
+	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
+}
+
 /* Swap entries of ours, for which someone has read in a folio: nobody's yet. */
 static void in_place_read_in(struct kunit *test)
 {
@@ -1723,6 +1754,7 @@ static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE_PARAM(relocate_huge, huges_gen_params),
 	KUNIT_CASE(relocate_huge_tables_freed),
 	KUNIT_CASE_PARAM(in_place_large, larges_gen_params),
+	KUNIT_CASE(in_place_near),
 	KUNIT_CASE_PARAM(in_place_read_in, reads_gen_params),
 	KUNIT_CASE_PARAM(in_place_huge, huges_gen_params),
 	{}

@@ -51,6 +51,9 @@ static const struct in_place_case {
 	{ "HH",		0,		2, 1, 1 },
 	{ "HHHH",	0,		4, 3, 1 },
 	{ "FF",		IN_PLACE_NEW,	2, 2, 1 },
+	{ "uF",		IN_PLACE_NEW,	2, 1, 1 },
+	{ "Fu",		IN_PLACE_NEW,	1, 1, 1 },
+	{ "FU",		IN_PLACE_NEW,	2, 1, 1 },
 	{ "FH",		1,		2, 1, 1 },
 	{ "HF",		0,		2, 1, 1 },
 	/* Neighbours that are not in the range win, the first one first. */

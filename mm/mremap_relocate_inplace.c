@@ -257,22 +257,23 @@ static int isolate_part(struct vm_area_struct *vma, unsigned long start,
 	return err;
 }
 
-/*
- * A step for [start, end) of a VMA in a run, which has to be relocated for it.
- * Returns 0, an error, or what rehome_check() does.
- */
+/* A step for [start, end) of a VMA in a run. Returns as rehome_check() does. */
 typedef int (*part_fn)(struct vma_run *run, struct vm_area_struct *vma,
 		       unsigned long start, unsigned long end);
 
 static int check_part(struct vma_run *run, struct vm_area_struct *vma,
 		      unsigned long start, unsigned long end)
 {
+	if (!vma_run_needs(run, vma))
+		return 0;
 	return vma_is_sealed(vma) ? -EPERM : rehome_check(vma, start, end);
 }
 
 static int prepare_part(struct vma_run *run, struct vm_area_struct *vma,
 			unsigned long start, unsigned long end)
 {
+	if (!vma_run_needs(run, vma))
+		return 0;
 	return rehome_prepare(vma, start, end);
 }
 
@@ -318,6 +319,12 @@ static int relocate_part(struct vma_run *run, struct vm_area_struct *vma,
 	struct vm_area_struct *new = vma;
 	int err;
 
+	if (!vma_run_needs(run, vma)) {
+		/* There may have been no memory for the merge, before. */
+		if (run->can_merge)
+			vma_merge_relocated(vma, NULL);
+		return 0;
+	}
 	err = isolate_part(vma, start, end);
 	if (err)
 		return err;
@@ -375,8 +382,6 @@ static int for_each_part(struct mm_struct *mm, unsigned long start,
 			continue;
 		if (addr >= run.end)
 			vma_find_run(vma, addr, end, &run);
-		if (!vma_run_needs(&run, vma))
-			continue;
 		err = fn(&run, vma, addr, next);
 		if (err < 0)
 			return err;

@@ -1516,10 +1516,10 @@ FIXTURE_TEARDOWN_PARENT(nomem)
 	}
 }
 
-/* mremap() with the nth allocation failing. Did one fail? */
-static bool move_short_of_memory(FIXTURE_DATA(nomem) * self, size_t old_nr,
-				 size_t new_nr, int flags, int nth, void **res,
-				 int *error)
+/* mremap() of self->ptr with the nth allocation failing. Did one fail? */
+static bool remap_short_of_memory(FIXTURE_DATA(nomem) * self, size_t old_nr,
+				  size_t new_nr, int flags, char *to, int nth,
+				  void **res, int *error)
 {
 	char buf[32];
 	ssize_t len;
@@ -1528,7 +1528,7 @@ static bool move_short_of_memory(FIXTURE_DATA(nomem) * self, size_t old_nr,
 	if (write(self->nth, buf, strlen(buf)) < 0)
 		ksft_exit_fail_perror("fail-nth");
 	*res = sys_mremap(self->ptr, PAGES(old_nr), PAGES(new_nr),
-			  MREMAP_MAYMOVE | MREMAP_FIXED | flags, self->to);
+			  MREMAP_MAYMOVE | flags, to);
 	*error = errno;
 	len = pread(self->nth, buf, sizeof(buf) - 1, 0);
 	if (len < 0)
@@ -1537,6 +1537,14 @@ static bool move_short_of_memory(FIXTURE_DATA(nomem) * self, size_t old_nr,
 	if (write(self->nth, "0", 1) != 1)
 		ksft_exit_fail_perror("fail-nth");
 	return !atoi(buf);
+}
+
+static bool move_short_of_memory(FIXTURE_DATA(nomem) * self, size_t old_nr,
+				 size_t new_nr, int flags, int nth, void **res,
+				 int *error)
+{
+	return remap_short_of_memory(self, old_nr, new_nr, flags | MREMAP_FIXED,
+				     self->to, nth, res, error);
 }
 
 enum outcome {
@@ -1768,6 +1776,62 @@ TEST_F_TIMEOUT(nomem, shrinks_over_something, 180)
 		EXPECT_GT(shrunk, 0);
 		EXPECT_GT(lost, 0);
 	}
+}
+
+/*
+ * In place: pieces that plain moves have left, one of which is only in part in the
+ * range. As many as there was memory for are relocated, from the first on.
+ *
+ *   [AAAAAAAA][BBBBBBBB][CCCC|CCCC]
+ */
+TEST_F_TIMEOUT(nomem, in_place, 180)
+{
+	const size_t all = NOMEM_VMAS * NOMEM_MORE, nr = all - NOMEM_MORE / 2;
+	struct arena *arena = &self->arena;
+	int nth, i, error, failed = 0;
+	bool injected = true;
+	size_t vmas;
+	void *res;
+
+	for (nth = 1; nth < 200 && injected; nth++) {
+		arena_unmap(arena, 0, arena->nr);
+		for (i = 0; i < NOMEM_VMAS; i++) {
+			char *ptr = self->ptr + PAGES(NOMEM_MORE * i);
+
+			fill(arena_map(arena, 0, NOMEM_MORE), NOMEM_MORE, i + 1);
+			ASSERT_EQ(relocate(arena_at(arena, 0), NOMEM_MORE, 0,
+					   ptr), ptr);
+		}
+		injected = remap_short_of_memory(self, nr, nr, variant->flags, NULL,
+						 nth, &res, &error);
+		vmas = nr_vmas(arena, self->ptr, all);
+		EXPECT_GE(vmas, 2);
+		/* If B stays, C in the range does not merge, and is cut for it. */
+		EXPECT_LE(vmas, NOMEM_VMAS + 1);
+		if (res == MAP_FAILED) {
+			EXPECT_TRUE(injected);
+			EXPECT_TRUE(variant->flags & MUST_RELOCATE_ANON);
+			EXPECT_EQ(error, ENOMEM);
+			failed++;
+		} else {
+			EXPECT_EQ(res, self->ptr);
+		}
+		for (i = 0; i < NOMEM_VMAS; i++)
+			EXPECT_TRUE(healthy(arena, self->ptr +
+					    PAGES(NOMEM_MORE * i), NOMEM_MORE,
+					    i + 1));
+
+		/* Nothing stands in the way of doing it all, once there is memory. */
+		ASSERT_EQ(sys_mremap(self->ptr, PAGES(all), PAGES(all),
+				     MREMAP_MAYMOVE | variant->flags, NULL),
+			  self->ptr);
+		ASSERT_EQ(nr_vmas(arena, self->ptr, all), 1);
+	}
+	EXPECT_FALSE(injected);
+	TH_LOG("%d allocations, of which %d made the call fail", nth - 2, failed);
+	EXPECT_GE(nth, 6);
+	if (variant->flags & MUST_RELOCATE_ANON)
+		EXPECT_GE(failed, 4);
 }
 
 TEST_HARNESS_MAIN

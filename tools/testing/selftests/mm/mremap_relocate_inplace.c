@@ -710,46 +710,4 @@ TEST_F(large_in_place, partly_mapped)
 	EXPECT_TRUE(healthy(&self->arena, self->ptr + PAGES(2 * nr), nr, 2));
 }
 
-/*
- * Memory comes home by a single page, to the anon_vma that it has, so that its
- * folios overlap with their old places. Meanwhile another thread has them
- * migrated, for which the kernel looks for them.
- *
- *   [AAAA][CCCCCCCC]   ->   [AAAA_CCCCCCCC], where C were faulted a page before
- */
-TEST_F_TIMEOUT(large_in_place, near_while_it_migrates, 120)
-{
-	struct arena *arena = &self->arena;
-	const size_t nr = self->nr;
-	char *left = arena_at(arena, 4 * nr), *ptr = left + PAGES(nr + 1);
-	char *away = arena_at(arena, 8 * nr);
-	struct migrator mig;
-	int i;
-
-	if (nr_nodes() < 2)
-		SKIP(return, "no second node to migrate to");
-	arena_map(arena, 4 * nr, 4 * nr);
-	/* There a folio begins that a PMD can map. */
-	migrator_start(&mig, left + PAGES(2 * nr), left + PAGES(2 * nr), nr);
-	for (i = 0; i < 20; i++) {
-		arena_map(arena, 4 * nr, 3 * nr);
-		fill(left, 3 * nr, i);
-		ASSERT_EQ(relocate(left + PAGES(nr), 2 * nr, 0, away), away);
-		ASSERT_EQ(relocate(away, 2 * nr, 0, ptr), ptr);
-		arena_map(arena, 5 * nr, 1);
-		/* Fault it anew, so that a PMD can map it. */
-		ASSERT_EQ(madvise(ptr, PAGES(2 * nr), MADV_DONTNEED), 0);
-		fill(ptr, 2 * nr, i + 1);
-		ASSERT_EQ(nr_vmas(arena, left, 3 * nr + 1), 2);
-		wait_for_migration(&mig);
-		ASSERT_EQ(in_place(ptr, 2 * nr, MUST_RELOCATE_ANON), 0);
-		ASSERT_EQ(nr_vmas(arena, left, 3 * nr + 1), 1);
-		ASSERT_TRUE(intact(left, nr, i));
-		ASSERT_TRUE(intact(ptr, 2 * nr, i + 1));
-	}
-	EXPECT_NE(migrator_stop(&mig), 0);
-	EXPECT_TRUE(healthy(arena, left, nr, 19));
-	EXPECT_TRUE(healthy(arena, ptr, 2 * nr, 20));
-}
-
 TEST_HARNESS_MAIN

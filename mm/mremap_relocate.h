@@ -7,6 +7,7 @@
 #define __MM_MREMAP_RELOCATE_H
 
 #include "internal.h"
+#include "rehome.h"
 
 /**
  * struct mremap_relocation - what mremap_relocate_alloc() took for a move
@@ -18,6 +19,7 @@
  * @emptied_addr: The addresses in the source that they are at, in bytes.
  * @nr_emptied: How many there are.
  * @folios: Room for the folios of one page table, or NULL.
+ * @rehomed: What has been re-homed, up to now.
  */
 struct mremap_relocation {
 	pgtable_t *spare;
@@ -27,6 +29,7 @@ struct mremap_relocation {
 	unsigned long emptied_addr[2];
 	unsigned int nr_emptied;
 	struct folio **folios;
+	struct rehome_count rehomed;
 };
 
 /* Where in the destination does @addr of the source go? */
@@ -56,6 +59,7 @@ void mremap_relocate_emptied(struct mremap_relocation *rel, unsigned long addr,
 /* mm/mremap_relocate.c */
 void mremap_relocate_move(struct pagetable_move_control *pmc,
 			  struct mremap_relocation *rel);
-int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len);
+int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len,
+		    struct rehome_count *rehomed);
 
 #endif /* __MM_MREMAP_RELOCATE_H */

@@ -12,42 +12,49 @@
  * enum rehome_reason of mm/rehome.h, which is to be included before this. The
  * names are explained in Documentation/admin-guide/mm/mremap_relocate.rst.
  */
-#define REHOME_REASONS						\
-	EM(REHOME_OK,			"none")			\
-	EM(NOT_REHOMED_UNMOVED,		"unmoved")		\
-	EM(NOT_REHOMED_UNFAULTED,	"unfaulted")		\
-	EM(NOT_REHOMED_MERGES,		"merges")		\
-	EM(NOT_REHOMED_FILE,		"file")			\
-	EM(NOT_REHOMED_SHARED_MAPPING,	"shared_mapping")	\
-	EM(NOT_REHOMED_HUGETLB,		"hugetlb")		\
-	EM(NOT_REHOMED_SPECIAL,		"special")		\
-	EM(NOT_REHOMED_SHARED_PAGE,	"shared_page")		\
-	EM(NOT_REHOMED_KSM,		"ksm")			\
-	EM(NOT_REHOMED_DEVICE,		"device")		\
-	EM(NOT_REHOMED_CUT_SHARED,	"cut_shared")		\
-	EM(NOT_REHOMED_CUT_PINNED,	"cut_pinned")		\
-	EM(NOT_REHOMED_CUT_BUSY,	"cut_busy")		\
-	EM(NOT_REHOMED_NO_MEMORY,	"no_memory")		\
-	EMe(NOT_REHOMED_SIGNAL,		"signal")
+TRACE_DEFINE_ENUM(REHOME_OK);
+TRACE_DEFINE_ENUM(NOT_REHOMED_UNMOVED);
+TRACE_DEFINE_ENUM(NOT_REHOMED_UNFAULTED);
+TRACE_DEFINE_ENUM(NOT_REHOMED_MERGES);
+TRACE_DEFINE_ENUM(NOT_REHOMED_FILE);
+TRACE_DEFINE_ENUM(NOT_REHOMED_SHARED_MAPPING);
+TRACE_DEFINE_ENUM(NOT_REHOMED_HUGETLB);
+TRACE_DEFINE_ENUM(NOT_REHOMED_SPECIAL);
+TRACE_DEFINE_ENUM(NOT_REHOMED_SHARED_PAGE);
+TRACE_DEFINE_ENUM(NOT_REHOMED_KSM);
+TRACE_DEFINE_ENUM(NOT_REHOMED_DEVICE);
+TRACE_DEFINE_ENUM(NOT_REHOMED_CUT_SHARED);
+TRACE_DEFINE_ENUM(NOT_REHOMED_CUT_PINNED);
+TRACE_DEFINE_ENUM(NOT_REHOMED_CUT_BUSY);
+TRACE_DEFINE_ENUM(NOT_REHOMED_NO_MEMORY);
+TRACE_DEFINE_ENUM(NOT_REHOMED_SIGNAL);
 
-#undef EM
-#undef EMe
-#define EM(a, b)	TRACE_DEFINE_ENUM(a);
-#define EMe(a, b)	TRACE_DEFINE_ENUM(a);
+#define show_rehome_reason(reason)					\
+	__print_symbolic(reason,					\
+		{ REHOME_OK,			"none" },		\
+		{ NOT_REHOMED_UNMOVED,		"unmoved" },		\
+		{ NOT_REHOMED_UNFAULTED,	"unfaulted" },		\
+		{ NOT_REHOMED_MERGES,		"merges" },		\
+		{ NOT_REHOMED_FILE,		"file" },		\
+		{ NOT_REHOMED_SHARED_MAPPING,	"shared_mapping" },	\
+		{ NOT_REHOMED_HUGETLB,		"hugetlb" },		\
+		{ NOT_REHOMED_SPECIAL,		"special" },		\
+		{ NOT_REHOMED_SHARED_PAGE,	"shared_page" },	\
+		{ NOT_REHOMED_KSM,		"ksm" },		\
+		{ NOT_REHOMED_DEVICE,		"device" },		\
+		{ NOT_REHOMED_CUT_SHARED,	"cut_shared" },		\
+		{ NOT_REHOMED_CUT_PINNED,	"cut_pinned" },		\
+		{ NOT_REHOMED_CUT_BUSY,		"cut_busy" },		\
+		{ NOT_REHOMED_NO_MEMORY,	"no_memory" },		\
+		{ NOT_REHOMED_SIGNAL,		"signal" })
 
-REHOME_REASONS
-
-#undef EM
-#undef EMe
-#define EM(a, b)	{ a, b },
-#define EMe(a, b)	{ a, b }
-
-#define MREMAP_FLAG_NAMES					\
-	{ MREMAP_MAYMOVE,		"MAYMOVE" },		\
-	{ MREMAP_FIXED,			"FIXED" },		\
-	{ MREMAP_DONTUNMAP,		"DONTUNMAP" },		\
-	{ MREMAP_RELOCATE_ANON,		"RELOCATE_ANON" },	\
-	{ MREMAP_MUST_RELOCATE_ANON,	"MUST_RELOCATE_ANON" }
+#define show_mremap_flags(flags)					\
+	__print_flags(flags, "|",					\
+		{ MREMAP_MAYMOVE,		"MAYMOVE" },		\
+		{ MREMAP_FIXED,			"FIXED" },		\
+		{ MREMAP_DONTUNMAP,		"DONTUNMAP" },		\
+		{ MREMAP_RELOCATE_ANON,		"RELOCATE_ANON" },	\
+		{ MREMAP_MUST_RELOCATE_ANON,	"MUST_RELOCATE_ANON" })
 
 /**
  * mremap_relocate - called at the end of a call of mremap() with one of the
@@ -105,10 +112,10 @@ TRACE_EVENT(mremap_relocate,
 	TP_printk("old_addr=0x%lx old_len=%lu new_addr=0x%lx new_len=%lu flags=%s result=%d vmas_before=%d vmas_after=%d folios=%lu pages=%lu reason=%s",
 		  __entry->old_addr, __entry->old_len, __entry->new_addr,
 		  __entry->new_len,
-		  __print_flags(__entry->flags, "|", MREMAP_FLAG_NAMES),
+		  show_mremap_flags(__entry->flags),
 		  __entry->result, __entry->vmas_before, __entry->vmas_after,
 		  __entry->folios, __entry->pages,
-		  __print_symbolic(__entry->reason, REHOME_REASONS))
+		  show_rehome_reason(__entry->reason))
 );
 
 /**
@@ -140,7 +147,7 @@ TRACE_EVENT(mremap_relocate_refused,
 
 	TP_printk("start=0x%lx end=0x%lx addr=0x%lx reason=%s",
 		  __entry->start, __entry->end, __entry->addr,
-		  __print_symbolic(__entry->reason, REHOME_REASONS))
+		  show_rehome_reason(__entry->reason))
 );
 
 #endif /* _TRACE_MREMAP_H */

@@ -716,9 +716,9 @@ TEST_F(contract, several_vmas_traced)
 
 TEST_F(contract, several_vmas_counted)
 {
-	long relocated = vmstat("mremap_relocate");
-	long pages = vmstat("mremap_relocate_pages");
-	long refused = vmstat("mremap_relocate_refused");
+	long relocated = vm_event("mremap_relocate");
+	long pages = vm_event("mremap_relocate_pages");
+	long refused = vm_event("mremap_relocate_refused");
 	struct arena *arena = &self->arena;
 	char *ptr = arena_at(arena, 10), *to = arena_at(arena, 50);
 	struct step step;
@@ -730,17 +730,17 @@ TEST_F(contract, several_vmas_counted)
 	ASSERT_EQ(relocate(ptr, 20, variant->flags, to), to);
 	/* Only what the flags relocate counts. */
 	ASSERT_EQ(relocate(to, 20, 0, ptr), ptr);
-	EXPECT_EQ(vmstat("mremap_relocate"), relocated + 4);
-	EXPECT_EQ(vmstat("mremap_relocate_pages"), pages + 20);
-	EXPECT_EQ(vmstat("mremap_relocate_refused"), refused);
+	EXPECT_EQ(vm_event("mremap_relocate"), relocated + 4);
+	EXPECT_EQ(vm_event("mremap_relocate_pages"), pages + 20);
+	EXPECT_EQ(vm_event("mremap_relocate_refused"), refused);
 
 	/* Refused is refused, whether it fails or moves plainly. */
 	pid = share_with_child(arena, ptr, 20, 10, 1, &step);
 	EXPECT_EQ(relocate(ptr, 20, variant->flags, to) == MAP_FAILED,
 		  !!(variant->flags & MUST_RELOCATE_ANON));
-	EXPECT_EQ(vmstat("mremap_relocate"), relocated + 4);
-	EXPECT_EQ(vmstat("mremap_relocate_pages"), pages + 20);
-	EXPECT_EQ(vmstat("mremap_relocate_refused"), refused + 1);
+	EXPECT_EQ(vm_event("mremap_relocate"), relocated + 4);
+	EXPECT_EQ(vm_event("mremap_relocate_pages"), pages + 20);
+	EXPECT_EQ(vm_event("mremap_relocate_refused"), refused + 1);
 	EXPECT_TRUE(kill_child(pid));
 }
 

@@ -467,12 +467,16 @@ static bool is_line_of(const char *line, pid_t pid)
 
 static bool parse_relocation(const char *line, struct relocation *rel)
 {
+	int len;
+
 	return sscanf(line,
-		      "old_addr=%lx old_len=%lu new_addr=%lx new_len=%lu flags=%79s result=%d vmas_before=%d vmas_after=%d folios=%lu pages=%lu reason=%31s",
+		      "old_addr=%lx old_len=%lu new_addr=%lx new_len=%lu flags=%79s %n",
 		      &rel->old_addr, &rel->old_len, &rel->new_addr,
-		      &rel->new_len, rel->flags, &rel->result,
-		      &rel->vmas_before, &rel->vmas_after, &rel->folios,
-		      &rel->pages, rel->reason) == 11;
+		      &rel->new_len, rel->flags, &len) == 5 &&
+	       sscanf(line + len,
+		      "result=%d vmas_before=%d vmas_after=%d folios=%lu pages=%lu reason=%31s",
+		      &rel->result, &rel->vmas_before, &rel->vmas_after,
+		      &rel->folios, &rel->pages, rel->reason) == 6;
 }
 
 static bool parse_refusal(const char *line, struct relocation *rel)
@@ -658,7 +662,7 @@ long meminfo_kb(const char *name)
 	return read_figure("/proc/meminfo", name);
 }
 
-long vmstat(const char *name)
+long vm_event(const char *name)
 {
 	FILE *file = fopen("/proc/vmstat", "r");
 	long value = -1, num;

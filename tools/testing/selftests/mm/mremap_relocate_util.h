@@ -166,7 +166,7 @@ bool refused_as(const char *reason, const char *addr);
 bool nothing_gained(const char *reason);
 
 /* A counter of /proc/vmstat, -1 if it is not there. */
-long vmstat(const char *name);
+long vm_event(const char *name);
 
 /* Write to a file of /proc or /sys that need not be there, or may not like it. */
 bool write_text(const char *path, const char *text);

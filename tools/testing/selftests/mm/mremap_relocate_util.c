@@ -547,13 +547,15 @@ bool trace_look(struct relocation *rel)
 
 static bool trace_says(bool right)
 {
-	if (!right)
-		ksft_print_msg("traced: result %d, VMAs %d to %d, %lu folios, %lu pages, reason \"%s\", %d refused, the last at %lx for \"%s\"\n",
-			       traced.result, traced.vmas_before,
-			       traced.vmas_after, traced.folios, traced.pages,
-			       traced.reason, traced.nr_refused, traced.addr,
-			       traced.refusal);
-	return right;
+	if (right)
+		return true;
+	ksft_print_msg("traced: result %d, VMAs %d to %d, %lu folios, %lu pages\n",
+		       traced.result, traced.vmas_before, traced.vmas_after,
+		       traced.folios, traced.pages);
+	ksft_print_msg("traced: reason \"%s\", %d refused, the last at %lx for \"%s\"\n",
+		       traced.reason, traced.nr_refused, traced.addr,
+		       traced.refusal);
+	return false;
 }
 
 bool relocated_as(unsigned long folios, unsigned long pages)

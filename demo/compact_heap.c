@@ -23,6 +23,9 @@
  * two goes on moving blocks until a call fails, or until more blocks have been
  * moved than vm.max_map_count allows a process to have areas.
  *
+ * At the end it makes a move that is refused, and has the kernel's trace events
+ * say why.
+ *
  * Build:	make -C demo		(into build/demo)
  * Run:		compact_heap		(as root, to see the kernel's memory)
  *
@@ -46,6 +49,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -54,6 +58,12 @@
 #ifndef MREMAP_RELOCATE_ANON
 #define MREMAP_RELOCATE_ANON	8
 #endif
+
+#ifndef MREMAP_MUST_RELOCATE_ANON
+#define MREMAP_MUST_RELOCATE_ANON	16
+#endif
+
+#define TRACING			"/sys/kernel/tracing/instances/compact_heap"
 
 #define MAX_MAP_COUNT		"/proc/sys/vm/max_map_count"
 
@@ -77,6 +87,15 @@ struct slab_usage {
 	long bytes;
 };
 
+/* In /proc/vmstat */
+enum counter { RELOCATED, PAGES, REFUSED, NR_COUNTERS };
+
+static const char * const counter_names[NR_COUNTERS] = {
+	[RELOCATED]	= "mremap_relocate",
+	[PAGES]		= "mremap_relocate_pages",
+	[REFUSED]	= "mremap_relocate_refused",
+};
+
 /* What one run reports. Lives in memory that parent and child share. */
 struct result {
 	bool done;
@@ -90,6 +109,7 @@ struct result {
 	unsigned long long lost;	/* bytes that did not */
 	double seconds;
 	struct slab_usage slabs[NR_SLABS];
+	long counters[NR_COUNTERS];	/* what it has added */
 };
 
 static size_t page_size;
@@ -227,6 +247,25 @@ static void read_slabs(struct slab_usage *slabs)
 	}
 	free(line);
 	fclose(info);
+}
+
+static void read_counters(long *counters)
+{
+	FILE *vmstat = fopen("/proc/vmstat", "r");
+	char name[64];
+	long value;
+	int i;
+
+	memset(counters, 0, NR_COUNTERS * sizeof(*counters));
+	if (!vmstat)
+		return;
+	while (fscanf(vmstat, "%63s %ld", name, &value) == 2) {
+		for (i = 0; i < NR_COUNTERS; i++) {
+			if (!strcmp(name, counter_names[i]))
+				counters[i] = value;
+		}
+	}
+	fclose(vmstat);
 }
 
 /* A small generator of our own, so that every run does the same. */
@@ -404,8 +443,9 @@ static bool pass_limit(struct result *res, int flag, size_t limit)
 /* Run one process that does its part and reports in shared memory. */
 static struct result *run(int act, int flag, size_t limit, const char *name)
 {
+	long before[NR_COUNTERS];
 	struct result *res;
-	int status;
+	int status, i;
 	pid_t pid;
 
 	res = mmap(NULL, sizeof(*res), PROT_READ | PROT_WRITE,
@@ -418,6 +458,7 @@ static struct result *run(int act, int flag, size_t limit, const char *name)
 		fflush(stdout);
 	}
 
+	read_counters(before);
 	pid = fork();
 	if (pid < 0)
 		trouble("fork: %s", strerror(errno));
@@ -441,6 +482,9 @@ static struct result *run(int act, int flag, size_t limit, const char *name)
 	} else if (WEXITSTATUS(status)) {
 		exit(WEXITSTATUS(status));
 	}
+	read_counters(res->counters);
+	for (i = 0; i < NR_COUNTERS; i++)
+		res->counters[i] -= before[i];
 	return res;
 }
 
@@ -517,6 +561,9 @@ static bool act_one(struct result **plain, struct result **flagged)
 	    f->moved ? f->seconds * 1e6 / f->moved : 0.0);
 	row("bytes verified", "%18llu  %18llu", p->verified, f->verified);
 	row("bytes lost", "%18llu  %18llu", p->lost, f->lost);
+	for (i = 0; i < NR_COUNTERS; i++)
+		row(counter_names[i], "%18ld  %18ld", p->counters[i],
+		    f->counters[i]);
 	if (root_only)
 		printf("\n  n/a: /proc/slabinfo needs root, and shows a cache only if it was\n"
 		       "  not merged with another one.\n");
@@ -640,6 +687,80 @@ static bool act_two(long want_limit, struct result **plain,
 	       !p->lost && f->verified == (unsigned long long)f->moved * page_size;
 }
 
+static bool write_file(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "w");
+	bool ok;
+
+	if (!file)
+		return false;
+	ok = fputs(text, file) >= 0;
+	return !fclose(file) && ok;
+}
+
+/* The event and its fields, without the time and the process. */
+static void print_events(void)
+{
+	FILE *trace = fopen(TRACING "/trace", "r");
+	char *line = NULL, *event;
+	size_t size = 0;
+
+	while (trace && getline(&line, &size, trace) > 0) {
+		event = strstr(line, "mremap_relocate");
+		if (event)
+			printf("  %s", event);
+	}
+	free(line);
+	if (trace)
+		fclose(trace);
+}
+
+/* A move that is refused, of a page that a child shares. */
+static void refused_move(void)
+{
+	char *from = find_space(4 * page_size);
+	void *res;
+	pid_t pid;
+	int err;
+
+	if (!map_block(from, page_size))
+		trouble("mmap: %s", strerror(errno));
+	fill_block(from, 0, page_size);
+	pid = fork();
+	if (pid < 0)
+		trouble("fork: %s", strerror(errno));
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	res = do_mremap(from, page_size, MREMAP_MUST_RELOCATE_ANON,
+			from + 2 * page_size);
+	err = errno;
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	printf("mremap() with MREMAP_MUST_RELOCATE_ANON: %s\n",
+	       res == MAP_FAILED ? strerror(err) : "moved");
+}
+
+static void why_not(void)
+{
+	printf("Why not: a page that a child process shares cannot be relocated\n\n  ");
+	if ((mkdir(TRACING, 0700) && errno != EEXIST) ||
+	    !write_file(TRACING "/events/mremap/enable", "1")) {
+		refused_move();
+		printf("  Trace events would say why; they need root, and tracefs in\n"
+		       "  /sys/kernel/tracing.\n\n");
+		rmdir(TRACING);
+		return;
+	}
+	write_file(TRACING "/trace", "");
+	refused_move();
+	print_events();
+	printf("\n");
+	rmdir(TRACING);
+}
+
 static void usage(FILE *to)
 {
 	fprintf(to,
@@ -733,6 +854,8 @@ int main(int argc, char **argv)
 	held = act_one(&p1, &f1);
 	if (with_limit)
 		held &= act_two(limit, &p2, &f2, &limit);
+
+	why_not();
 
 	if (!held) {
 		printf("FAILED: the flagged run should have ended in one VMA with every byte in place.\n");

@@ -22,7 +22,6 @@
 
 #include "internal.h"
 #include "mremap_relocate.h"
-#include "rehome.h"
 
 /* The PTEs of a range in one source and one destination page table, locked. */
 struct pte_pair {
@@ -33,8 +32,17 @@ struct pte_pair {
 	pgoff_t index;			/* Of start, in the destination. */
 	bool clear_uffd;		/* Does the destination leave userfaultfd? */
 	bool flush;			/* A present PTE was moved: flush the TLB. */
+	unsigned int nr_small;		/* So many, of small folios, were moved. */
+	struct rehome_count rehomed;	/* Without those. */
 	struct mmu_notifier_range range;
 };
+
+static void count_rehomed(struct rehome_count *rehomed, unsigned long folios,
+			  unsigned long pages)
+{
+	rehomed->folios += folios;
+	rehomed->pages += pages;
+}
 
 /* A part of the source is about to move. May sleep. */
 static void start_move(struct pagetable_move_control *pmc,
@@ -84,6 +92,8 @@ static bool lock_ptes(struct pagetable_move_control *pmc, struct pte_pair *pair,
 	pair->index = linear_anon_page_index(pmc->new, new_addr);
 	pair->clear_uffd = vma_has_uffd_without_event_remap(pmc->old);
 	pair->flush = false;
+	pair->nr_small = 0;
+	pair->rehomed = (struct rehome_count) {};
 	return true;
 
 out_unlock:
@@ -101,7 +111,7 @@ static void unlock_ptes(struct pagetable_move_control *pmc,
 			struct pte_pair *pair)
 {
 	lazy_mmu_mode_disable();
-	if (pair->flush)
+	if (pair->flush || pair->nr_small)
 		flush_tlb_range(pmc->old, pair->start, pair->end);
 	if (pair->new_ptl != pair->old_ptl)
 		spin_unlock(pair->new_ptl);
@@ -241,6 +251,7 @@ static int relocate_large(struct pagetable_move_control *pmc,
 	if (idx > i || nr - idx > pair->nr - i || !folio_trylock(folio))
 		return 0;
 	rehome_folio(folio, pmc->new, pair->index + i - idx);
+	count_rehomed(&pair->rehomed, 1, nr);
 	/* What is before number @i has moved, or is not of this folio. */
 	moved = nr - idx;
 	if (folio_all_mapped(folio))
@@ -274,6 +285,7 @@ static bool relocate_swap_cached(struct pagetable_move_control *pmc,
 			return false;
 		}
 		rehome_folio(folio, pmc->new, pair->index + i);
+		count_rehomed(&pair->rehomed, 1, 1);
 		move_entry(pmc, pair, i);
 		folio_unlock(folio);
 	} else {
@@ -317,7 +329,8 @@ static int relocate_small(struct pagetable_move_control *pmc,
 		rehome_folio(folio, new, pair->index + i);
 		VM_WARN_ON_ONCE(!pte_none(ptep_get(pair->new_ptep + i)));
 		addr = pair->start + i * PAGE_SIZE;
-		pair->flush = true;
+		/* In place of a store to pair->flush: the count costs nothing. */
+		pair->nr_small++;
 		pte = ptep_get_and_clear(mm, addr, ptep);
 		pte = moved_pte(vma, pte, addr, addr + distance, clear_uffd);
 		set_pte_at(mm, addr + distance, pair->new_ptep + i, pte);
@@ -486,6 +499,7 @@ static void relocate_folio(struct pagetable_move_control *pmc,
 	rehome_folio(folio, pmc->new,
 		     linear_anon_page_index(pmc->new,
 					    mremap_new_addr(pmc, base)));
+	count_rehomed(&rel->rehomed, 1, folio_nr_pages(folio));
 	for (addr = base; addr < end; addr += extent) {
 		extent = mremap_relocate_extent(pmc, addr, end, &pmd);
 		if (!pmd)
@@ -532,6 +546,8 @@ static unsigned long relocate_ptes(struct pagetable_move_control *pmc,
 		return addr;
 	addr = relocate_locked_ptes(pmc, &pair, &folio);
 	unlock_ptes(pmc, &pair);
+	count_rehomed(&rel->rehomed, pair.rehomed.folios + pair.nr_small,
+		      pair.rehomed.pages + pair.nr_small);
 	if (addr == end)
 		return end;
 
@@ -567,17 +583,17 @@ static bool entry_moves_with_table(pte_t pte)
 
 /*
  * Try to lock all the folios that the page table at @addr maps. What else it
- * holds must be able to move with it. Returns their number, or -1 with none
- * locked.
+ * holds must be able to move with it. Returns their number, and in @nr_pagesp
+ * that of their pages, or -1 with none locked.
  */
 static int lock_table_folios(struct pagetable_move_control *pmc,
 			     struct folio **folios, unsigned long addr,
-			     pmd_t *old_pmd)
+			     pmd_t *old_pmd, int *nr_pagesp)
 {
 	struct folio *folio, *last = NULL;
 	pte_t *start, *end, *ptep, pte;
 	spinlock_t *ptl;
-	int nr = 0;
+	int nr = 0, nr_tails = 0;
 	long idx;
 
 	start = pte_offset_map_lock(pmc->old->vm_mm, old_pmd, addr, &ptl);
@@ -601,6 +617,7 @@ static int lock_table_folios(struct pagetable_move_control *pmc,
 			if (idx > ptep - start ||
 			    folio_nr_pages(folio) - idx > end - ptep)
 				break;
+			nr_tails += folio_nr_pages(folio) - 1;
 		}
 		if (!folio_trylock(folio))
 			break;
@@ -611,6 +628,7 @@ static int lock_table_folios(struct pagetable_move_control *pmc,
 			ptep += folio_nr_pages(folio) - 1;
 	}
 	pte_unmap_unlock(start, ptl);
+	*nr_pagesp = nr + nr_tails;
 	if (ptep == end)
 		return nr;
 	while (nr)
@@ -627,12 +645,12 @@ static bool relocate_table(struct pagetable_move_control *pmc,
 		linear_anon_page_index(pmc->new, mremap_new_addr(pmc, addr)) -
 		linear_anon_page_index(pmc->old, addr);
 	struct mmu_notifier_range range;
-	int i, nr;
+	int i, nr, nr_pages;
 
 	if (!rel->folios)
 		return false;
 	start_move(pmc, &range, addr, addr + PMD_SIZE);
-	nr = lock_table_folios(pmc, rel->folios, addr, old_pmd);
+	nr = lock_table_folios(pmc, rel->folios, addr, old_pmd, &nr_pages);
 	if (nr >= 0) {
 		/*
 		 * Now no PTE in it can come or go: whoever unmaps or migrates a
@@ -641,6 +659,7 @@ static bool relocate_table(struct pagetable_move_control *pmc,
 		for (i = 0; i < nr; i++)
 			rehome_folio(rel->folios[i], pmc->new,
 				     rel->folios[i]->index + distance);
+		count_rehomed(&rel->rehomed, nr, nr_pages);
 		mremap_relocate_table(pmc, addr, old_pmd, new_pmd);
 		for (i = 0; i < nr; i++)
 			folio_unlock(rel->folios[i]);
@@ -665,16 +684,19 @@ static void move_leaf(struct pagetable_move_control *pmc, unsigned long addr,
  * there is none, or no longer.
  */
 static bool relocate_leaf(struct pagetable_move_control *pmc,
-			  unsigned long addr, pmd_t *old_pmd, pmd_t *new_pmd)
+			  struct mremap_relocation *rel, unsigned long addr,
+			  pmd_t *old_pmd, pmd_t *new_pmd)
 {
 	struct folio *folio;
 
 	if (!rehome_lock_leaf(pmc->old, old_pmd, &folio))
 		return false;
-	if (folio)
+	if (folio) {
 		rehome_folio(folio, pmc->new,
 			     linear_anon_page_index(pmc->new,
 						    mremap_new_addr(pmc, addr)));
+		count_rehomed(&rel->rehomed, 1, folio_nr_pages(folio));
+	}
 	move_leaf(pmc, addr, old_pmd, new_pmd);
 	if (folio) {
 		folio_unlock(folio);
@@ -695,7 +717,7 @@ static void relocate_pmd(struct pagetable_move_control *pmc,
 
 	/* If a folio lies across its start, the destination has a table already. */
 	if (extent == PMD_SIZE && pmd_none(*new_pmd)) {
-		if (relocate_leaf(pmc, addr, old_pmd, new_pmd) ||
+		if (relocate_leaf(pmc, rel, addr, old_pmd, new_pmd) ||
 		    pmd_is_empty(mm, old_pmd) ||
 		    relocate_table(pmc, rel, addr, old_pmd, new_pmd))
 			return;
@@ -770,6 +792,7 @@ void mremap_relocate_move(struct pagetable_move_control *pmc,
  * mremap_relocate() - Copy a VMA, move a range there, and re-home its folios.
  * @pmc: The move. Its pmc->new is filled in.
  * @new_len: Length of the copy, in bytes.
+ * @rehomed: Added to, if not NULL: what has been re-homed.
  *
  * The mmap write lock must be held and the source VMA be write-locked;
  * rehome_check(), and rehome_prepare() if need be, have agreed since. The
@@ -778,7 +801,8 @@ void mremap_relocate_move(struct pagetable_move_control *pmc,
  * Returns: 0, or with everything as it was before -ENOMEM, or -EINTR if a fatal
  * signal is pending.
  */
-int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len)
+int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len,
+		    struct rehome_count *rehomed)
 {
 	struct mremap_relocation rel;
 	int err;
@@ -793,5 +817,7 @@ int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len)
 		return -ENOMEM;
 	}
 	mremap_relocate_move(pmc, &rel);
+	if (rehomed)
+		count_rehomed(rehomed, rel.rehomed.folios, rel.rehomed.pages);
 	return 0;
 }

@@ -7,6 +7,7 @@
 #define __MM_MREMAP_RELOCATE_H
 
 #include "internal.h"
+#include "rehome.h"
 
 /**
  * struct mremap_relocation - what mremap_relocate_alloc() took for a move
@@ -18,6 +19,7 @@
  * @emptied_addr: The addresses in the source that they are at, in bytes.
  * @nr_emptied: How many there are.
  * @folios: Room for the folios of one page table, or NULL.
+ * @rehomed: What has been re-homed, up to now.
  */
 struct mremap_relocation {
 	pgtable_t *spare;
@@ -27,6 +29,7 @@ struct mremap_relocation {
 	unsigned long emptied_addr[2];
 	unsigned int nr_emptied;
 	struct folio **folios;
+	struct rehome_count rehomed;
 };
 
 /* Where in the destination does @addr of the source go? */
@@ -35,6 +38,26 @@ static inline unsigned long mremap_new_addr(struct pagetable_move_control *pmc,
 {
 	return addr - pmc->old_addr + pmc->new_addr;
 }
+
+/**
+ * struct mremap_report - what has become of a call that was to relocate memory
+ * @vmas: How many VMAs have been relocated.
+ * @rehomed: What has been re-homed.
+ * @reason: Why not all of the range was: the first reason, and a refusal rather
+ *	    than that there was nothing to gain.
+ */
+struct mremap_report {
+	unsigned long vmas;
+	struct rehome_count rehomed;
+	enum rehome_reason reason;
+};
+
+/* mm/mremap.c */
+void mremap_report_refused(struct mremap_report *report, unsigned long start,
+			   unsigned long end, int err,
+			   struct rehome_refusal *refusal);
+void mremap_report_rehomed(struct mremap_report *report,
+			   const struct rehome_count *rehomed);
 
 /* mm/mremap_relocate_tables.c */
 unsigned long mremap_relocate_extent(struct pagetable_move_control *pmc,
@@ -56,12 +79,15 @@ void mremap_relocate_emptied(struct mremap_relocation *rel, unsigned long addr,
 /* mm/mremap_relocate.c */
 void mremap_relocate_move(struct pagetable_move_control *pmc,
 			  struct mremap_relocation *rel);
-int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len);
+int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len,
+		    struct rehome_count *rehomed);
 
 /* mm/mremap_relocate_inplace.c */
-void mremap_rehome_to_copy(struct vm_area_struct *copy);
+void mremap_rehome_to_copy(struct vm_area_struct *copy,
+			   struct rehome_count *rehomed);
 int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
-			     unsigned long end, bool must);
+			     unsigned long end, bool must,
+			     struct mremap_report *report);
 
 /* mm/mremap_relocate_mode.c */
 bool mremap_relocate_unasked(struct vm_area_struct *vma, unsigned long old_addr,

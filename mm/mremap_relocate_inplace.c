@@ -28,13 +28,28 @@
 #include "rehome.h"
 
 /*
+ * Re-home a folio, which is locked, unless that has been done: an earlier PTE may
+ * have held another page of it. @index is where its first page belongs.
+ */
+static void rehome_once(struct vm_area_struct *copy, struct folio *folio,
+			pgoff_t index, struct rehome_count *rehomed)
+{
+	if (folio->index == index && folio_anon_vma(folio) == copy->anon_vma)
+		return;
+	rehome_folio(folio, copy, index);
+	rehomed->folios++;
+	rehomed->pages += folio_nr_pages(folio);
+}
+
+/*
  * Re-home small folios, from @ptep on, until @end or a PTE that is something
  * else, or whose folio is locked. @index is that of @ptep in @copy. The page
  * table is locked. Returns the PTE from which to go on.
  */
 static pte_t *rehome_small(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
-			   pgoff_t index)
+			   pgoff_t index, struct rehome_count *rehomed)
 {
+	unsigned long nr = 0;
 	struct folio *folio;
 	pte_t pte;
 
@@ -49,7 +64,10 @@ static pte_t *rehome_small(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 			break;
 		rehome_folio(folio, copy, index);
 		folio_unlock(folio);
+		nr++;
 	}
+	rehomed->folios += nr;
+	rehomed->pages += nr;
 	return ptep;
 }
 
@@ -60,7 +78,8 @@ static pte_t *rehome_small(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
  * Returns false if the folio, which is then referenced, has to be waited for.
  */
 static bool rehome_swap_cached(struct vm_area_struct *copy, pte_t pte,
-			       pgoff_t index, struct folio **foliop)
+			       pgoff_t index, struct folio **foliop,
+			       struct rehome_count *rehomed)
 {
 	struct folio *folio = swap_cache_get_folio(softleaf_from_pte(pte));
 	long idx;
@@ -73,7 +92,7 @@ static bool rehome_swap_cached(struct vm_area_struct *copy, pte_t pte,
 			return false;
 		idx = folio_pte_idx(folio, pte);
 		if (idx >= 0)
-			rehome_folio(folio, copy, index - idx);
+			rehome_once(copy, folio, index - idx, rehomed);
 		folio_unlock(folio);
 		if (idx < 0)
 			return false;
@@ -90,7 +109,8 @@ static bool rehome_swap_cached(struct vm_area_struct *copy, pte_t pte,
  * for: @foliop is then the folio, referenced, or NULL for migration.
  */
 static int rehome_pte(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
-		      pgoff_t index, struct folio **foliop)
+		      pgoff_t index, struct folio **foliop,
+		      struct rehome_count *rehomed)
 {
 	pte_t pte = ptep_get(ptep);
 	struct folio *folio;
@@ -103,7 +123,8 @@ static int rehome_pte(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 			*foliop = NULL;
 			return 0;
 		case REHOME_SWAP:
-			return rehome_swap_cached(copy, pte, index, foliop);
+			return rehome_swap_cached(copy, pte, index, foliop,
+						  rehomed);
 		case REHOME_REFUSE:
 			/* rehome_check() did, and nothing makes one. */
 			VM_WARN_ON_ONCE(1);
@@ -122,7 +143,7 @@ static int rehome_pte(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 		return 0;
 	}
 	idx = folio_page_idx(folio, pte_page(pte));
-	rehome_folio(folio, copy, index - idx);
+	rehome_once(copy, folio, index - idx, rehomed);
 	/* Then the next PTEs map the rest of it. */
 	if (folio_all_mapped(folio))
 		nr = min_t(long, folio_nr_pages(folio) - idx, end - ptep);
@@ -132,7 +153,8 @@ static int rehome_pte(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 
 /* Wait for a folio, and re-home it if the PTE at @addr still holds it. */
 static void rehome_folio_slow(struct vm_area_struct *copy, struct folio *folio,
-			      pmd_t *pmd, unsigned long addr)
+			      pmd_t *pmd, unsigned long addr,
+			      struct rehome_count *rehomed)
 {
 	spinlock_t *ptl;
 	pte_t *ptep;
@@ -143,8 +165,9 @@ static void rehome_folio_slow(struct vm_area_struct *copy, struct folio *folio,
 	if (ptep) {
 		idx = folio_pte_idx(folio, ptep_get(ptep));
 		if (idx >= 0 && folio_test_anon(folio))
-			rehome_folio(folio, copy,
-				     linear_anon_page_index(copy, addr) - idx);
+			rehome_once(copy, folio,
+				    linear_anon_page_index(copy, addr) - idx,
+				    rehomed);
 		pte_unmap_unlock(ptep, ptl);
 	}
 	folio_unlock(folio);
@@ -155,7 +178,8 @@ static void rehome_folio_slow(struct vm_area_struct *copy, struct folio *folio,
  * one has been waited for. Returns the address from which to go on.
  */
 static unsigned long rehome_ptes(struct vm_area_struct *copy, pmd_t *pmd,
-				 unsigned long addr, unsigned long end)
+				 unsigned long addr, unsigned long end,
+				 struct rehome_count *rehomed)
 {
 	pgoff_t index = linear_anon_page_index(copy, addr);
 	pte_t *start_ptep, *end_ptep, *ptep;
@@ -170,11 +194,11 @@ static unsigned long rehome_ptes(struct vm_area_struct *copy, pmd_t *pmd,
 	end_ptep = start_ptep + ((end - addr) >> PAGE_SHIFT);
 	for (ptep = start_ptep;; ptep += nr) {
 		ptep = rehome_small(copy, ptep, end_ptep,
-				    index + (ptep - start_ptep));
+				    index + (ptep - start_ptep), rehomed);
 		if (ptep == end_ptep)
 			break;
 		nr = rehome_pte(copy, ptep, end_ptep,
-				index + (ptep - start_ptep), &folio);
+				index + (ptep - start_ptep), &folio, rehomed);
 		if (!nr)
 			break;
 	}
@@ -184,7 +208,7 @@ static unsigned long rehome_ptes(struct vm_area_struct *copy, pmd_t *pmd,
 		return end;
 
 	if (folio) {
-		rehome_folio_slow(copy, folio, pmd, addr);
+		rehome_folio_slow(copy, folio, pmd, addr, rehomed);
 		folio_put(folio);
 	} else {
 		migration_entry_wait(mm, pmd, addr);
@@ -194,15 +218,16 @@ static unsigned long rehome_ptes(struct vm_area_struct *copy, pmd_t *pmd,
 
 /* Re-home the folio that a PMD maps, whole. Returns false if there is none. */
 static bool rehome_leaf(struct vm_area_struct *copy, pmd_t *pmd,
-			unsigned long addr)
+			unsigned long addr, struct rehome_count *rehomed)
 {
 	struct folio *folio;
 
 	if (!rehome_lock_leaf(copy, pmd, &folio))
 		return false;
 	if (folio) {
-		rehome_folio(folio, copy,
-			     linear_anon_page_index(copy, addr & PMD_MASK));
+		rehome_once(copy, folio,
+			    linear_anon_page_index(copy, addr & PMD_MASK),
+			    rehomed);
 		folio_unlock(folio);
 		folio_put(folio);
 	}
@@ -212,16 +237,18 @@ static bool rehome_leaf(struct vm_area_struct *copy, pmd_t *pmd,
 /**
  * mremap_rehome_to_copy() - Re-home the folios of a VMA to its copy.
  * @copy: What copy_vma_in_place() made.
+ * @rehomed: Added to: what has been re-homed.
  *
  * The VMA must be write-locked, and rehome_check() have agreed to all of it.
  * Sleeps: waits for locked folios and for migration.
  */
-void mremap_rehome_to_copy(struct vm_area_struct *copy)
+void mremap_rehome_to_copy(struct vm_area_struct *copy,
+			   struct rehome_count *rehomed)
 {
 	unsigned long addr, next;
 	pmd_t *pmd;
 
-	KUNIT_STATIC_STUB_REDIRECT(mremap_rehome_to_copy, copy);
+	KUNIT_STATIC_STUB_REDIRECT(mremap_rehome_to_copy, copy, rehomed);
 
 	for (addr = copy->vm_start; addr < copy->vm_end; addr = next) {
 		cond_resched();
@@ -232,8 +259,8 @@ void mremap_rehome_to_copy(struct vm_area_struct *copy)
 		}
 		next = pmd_addr_end(addr, copy->vm_end);
 		while (addr < next && !pmd_is_empty(copy->vm_mm, pmd) &&
-		       !rehome_leaf(copy, pmd, addr))
-			addr = rehome_ptes(copy, pmd, addr, next);
+		       !rehome_leaf(copy, pmd, addr, rehomed))
+			addr = rehome_ptes(copy, pmd, addr, next, rehomed);
 	}
 }
 
@@ -259,22 +286,39 @@ static int isolate_part(struct vm_area_struct *vma, unsigned long start,
 
 /* A step for [start, end) of a VMA in a run. Returns as rehome_check() does. */
 typedef int (*part_fn)(struct vma_run *run, struct vm_area_struct *vma,
-		       unsigned long start, unsigned long end);
+		       unsigned long start, unsigned long end,
+		       struct mremap_report *report);
 
 static int check_part(struct vma_run *run, struct vm_area_struct *vma,
-		      unsigned long start, unsigned long end)
+		      unsigned long start, unsigned long end,
+		      struct mremap_report *report)
 {
+	struct rehome_refusal refusal;
+	int err;
+
 	if (!vma_run_needs(run, vma))
 		return 0;
-	return vma_is_sealed(vma) ? -EPERM : rehome_check(vma, start, end);
+	if (vma_is_sealed(vma))
+		return -EPERM;
+	err = rehome_check(vma, start, end, &refusal);
+	if (err < 0)
+		mremap_report_refused(report, start, end, err, &refusal);
+	return err;
 }
 
 static int prepare_part(struct vma_run *run, struct vm_area_struct *vma,
-			unsigned long start, unsigned long end)
+			unsigned long start, unsigned long end,
+			struct mremap_report *report)
 {
+	struct rehome_refusal refusal;
+	int err;
+
 	if (!vma_run_needs(run, vma))
 		return 0;
-	return rehome_prepare(vma, start, end);
+	err = rehome_prepare(vma, start, end, &refusal);
+	if (err)
+		mremap_report_refused(report, start, end, err, &refusal);
+	return err;
 }
 
 /*
@@ -300,7 +344,8 @@ static bool copy_is_near(struct vm_area_struct *vma,
 
 /* Relocate a VMA, all of it. Returns what has taken its place, or NULL. */
 static struct vm_area_struct *relocate_vma(struct vm_area_struct *vma,
-					   struct vm_area_struct *anon_src)
+					   struct vm_area_struct *anon_src,
+					   struct rehome_count *rehomed)
 {
 	VMA_ITERATOR(vmi, vma->vm_mm, vma->vm_start);
 	struct vm_area_struct *copy;
@@ -308,15 +353,46 @@ static struct vm_area_struct *relocate_vma(struct vm_area_struct *vma,
 	copy = copy_vma_in_place(&vmi, vma, anon_src);
 	if (!copy)
 		return NULL;
-	mremap_rehome_to_copy(copy);
+	mremap_rehome_to_copy(copy, rehomed);
 	vma_replace(&vmi, vma, copy);
 	return copy;
 }
 
-static int relocate_part(struct vma_run *run, struct vm_area_struct *vma,
-			 unsigned long start, unsigned long end)
+/* The same with what copy_is_near() asks for, and merge it. */
+static int relocate_and_merge(struct vma_run *run, struct vm_area_struct *vma,
+			      struct rehome_count *rehomed)
 {
-	struct vm_area_struct *new = vma;
+	struct rehome_count detour = {};
+	struct vm_area_struct *new;
+
+	if (copy_is_near(vma, run->anon_src)) {
+		new = relocate_vma(vma, NULL, &detour);
+		if (!new)
+			goto nomem;
+		vma = new;
+	}
+	new = relocate_vma(vma, run->anon_src, rehomed);
+	if (!new)
+		goto nomem;
+	/* It has the anon_vma that the others are to have. */
+	run->anon_src = vma_merge_relocated(new, NULL);
+	return 0;
+
+nomem:
+	/*
+	 * Joins what was split, if it still fits. That does not free
+	 * run->anon_src: it is at home, and a part that was split is not.
+	 */
+	vma_merge_relocated(vma, NULL);
+	return -ENOMEM;
+}
+
+static int relocate_part(struct vma_run *run, struct vm_area_struct *vma,
+			 unsigned long start, unsigned long end,
+			 struct mremap_report *report)
+{
+	struct rehome_count rehomed = {};
+	struct rehome_refusal refusal;
 	int err;
 
 	if (!vma_run_needs(run, vma)) {
@@ -326,43 +402,32 @@ static int relocate_part(struct vma_run *run, struct vm_area_struct *vma,
 		return 0;
 	}
 	err = isolate_part(vma, start, end);
+	if (!err)
+		err = relocate_and_merge(run, vma, &rehomed);
 	if (err)
-		return err;
-	if (copy_is_near(vma, run->anon_src))
-		new = relocate_vma(vma, NULL);
-	if (new)
-		vma = new;
-	if (new)
-		new = relocate_vma(vma, run->anon_src);
-	if (!new) {
-		/* Joins what was split, if it still fits. */
-		vma_merge_relocated(vma, NULL);
-		return -ENOMEM;
-	}
-	/*
-	 * It has the anon_vma that the others are to have. If instead a merge
-	 * above has freed a VMA, that was not run->anon_src: it is at home, and a
-	 * part that was split is not; others have another anon_vma.
-	 */
-	run->anon_src = vma_merge_relocated(new, NULL);
-	return 0;
+		mremap_report_refused(report, start, end, err, &refusal);
+	else
+		mremap_report_rehomed(report, &rehomed);
+	return err;
 }
 
 /* All of these, if possible. */
 static int try_part(struct vma_run *run, struct vm_area_struct *vma,
-		    unsigned long start, unsigned long end)
+		    unsigned long start, unsigned long end,
+		    struct mremap_report *report)
 {
-	int err = check_part(run, vma, start, end);
+	int err = check_part(run, vma, start, end, report);
 
 	if (err == REHOME_PREPARE)
-		err = prepare_part(run, vma, start, end);
+		err = prepare_part(run, vma, start, end, report);
 	if (!err)
-		err = relocate_part(run, vma, start, end);
+		err = relocate_part(run, vma, start, end, report);
 	return err == -EINTR ? err : 0;
 }
 
 static int for_each_part(struct mm_struct *mm, unsigned long start,
-			 unsigned long end, part_fn fn)
+			 unsigned long end, part_fn fn,
+			 struct mremap_report *report)
 {
 	struct vma_run run = { .end = start };
 	struct vm_area_struct *vma;
@@ -382,7 +447,7 @@ static int for_each_part(struct mm_struct *mm, unsigned long start,
 			continue;
 		if (addr >= run.end)
 			vma_find_run(vma, addr, end, &run);
-		err = fn(&run, vma, addr, next);
+		err = fn(&run, vma, addr, next, report);
 		if (err < 0)
 			return err;
 		prepare |= err == REHOME_PREPARE;
@@ -396,6 +461,7 @@ static int for_each_part(struct mm_struct *mm, unsigned long start,
  * @start: Start of the range, in bytes.
  * @end: End of the range, in bytes, exclusive.
  * @must: Is it an error if some of it cannot be relocated?
+ * @report: Added to: what has been relocated, and why not all.
  *
  * As if the range had been mapped here, and faulted as one: those of its VMAs
  * that have another page offset, or whose anon_vma alone keeps them from merging
@@ -411,14 +477,15 @@ static int for_each_part(struct mm_struct *mm, unsigned long start,
  * sealed.
  */
 int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
-			     unsigned long end, bool must)
+			     unsigned long end, bool must,
+			     struct mremap_report *report)
 {
 	int err;
 
 	if (!must)
-		return for_each_part(mm, start, end, try_part);
-	err = for_each_part(mm, start, end, check_part);
+		return for_each_part(mm, start, end, try_part, report);
+	err = for_each_part(mm, start, end, check_part, report);
 	if (err == REHOME_PREPARE)
-		err = for_each_part(mm, start, end, prepare_part);
-	return err ? err : for_each_part(mm, start, end, relocate_part);
+		err = for_each_part(mm, start, end, prepare_part, report);
+	return err ? err : for_each_part(mm, start, end, relocate_part, report);
 }

@@ -15,7 +15,6 @@
 
 #include "internal.h"
 #include "mremap_relocate.h"
-#include "rehome.h"
 
 /**
  * mremap_relocate_extent() - How far does one page table on either side reach?

@@ -42,6 +42,7 @@ struct rehome_range {
 	bool prepare;		/* Split folios, or only look? */
 	bool unprepared;	/* Has it to be prepared? */
 	struct folio *checked;	/* The last large folio found fine, referenced. */
+	struct rehome_refusal *refusal;	/* To be filled in, or NULL. */
 };
 
 /* The PTEs of a range that hold pages of one locked folio. */
@@ -49,19 +50,39 @@ struct folio_ptes {
 	unsigned int mapped;	/* A PMD that maps all of it counts as one. */
 	unsigned int swapped;
 	bool shared;		/* Has one of the pages another swap entry? */
+	bool cut;		/* Does the folio reach out of the range? */
 };
 
 /**
- * vma_can_rehome() - Does a VMA hold the kind of memory that can be re-homed?
+ * vma_rehome_reason() - Why can the kind of memory in a VMA not be re-homed?
  * @vma: The VMA.
  *
- * Returns: true for private anonymous memory. A private mapping of /dev/zero
- * counts as a file: its page offset is not that of its folios.
+ * Returns: REHOME_OK if it can: it is private anonymous memory. A private
+ * mapping of /dev/zero counts as a file: its page offset is not that of its
+ * folios.
  */
-bool vma_can_rehome(const struct vm_area_struct *vma)
+enum rehome_reason vma_rehome_reason(const struct vm_area_struct *vma)
 {
-	return vma_is_anonymous(vma) && !vma->vm_file &&
-	       !(vma->vm_flags & (VM_SPECIAL | VM_HUGETLB | VM_SHARED));
+	if (vma->vm_flags & VM_HUGETLB)
+		return NOT_REHOMED_HUGETLB;
+	if (vma->vm_flags & VM_SPECIAL)
+		return NOT_REHOMED_SPECIAL;
+	if (vma->vm_flags & (VM_SHARED | VM_MAYSHARE))
+		return NOT_REHOMED_SHARED_MAPPING;
+	if (!vma_is_anonymous(vma) || vma->vm_file)
+		return NOT_REHOMED_FILE;
+	return REHOME_OK;
+}
+
+/* The page at @addr is in the way. Always returns -EFAULT. */
+static int refuse(struct rehome_range *range, unsigned long addr,
+		  enum rehome_reason reason)
+{
+	if (range->refusal) {
+		range->refusal->reason = reason;
+		range->refusal->addr = addr;
+	}
+	return -EFAULT;
 }
 
 /**
@@ -212,17 +233,26 @@ out:
 	pte_unmap_unlock(start_ptep, ptl);
 }
 
+/* A locked folio, which has a page at @addr, cannot be split. */
+static int refuse_to_split(struct rehome_range *range, struct folio *folio,
+			   unsigned long addr)
+{
+	return refuse(range, addr, folio_maybe_dma_pinned(folio) ?
+				   NOT_REHOMED_CUT_PINNED : NOT_REHOMED_CUT_BUSY);
+}
+
 /*
  * Split a locked folio. If it is not mapped, that is not possible: then drop it
  * from the swap cache, and each page can be read in as a folio of its own.
  */
-static int split_cut_folio(struct folio *folio)
+static int split_cut_folio(struct rehome_range *range, struct folio *folio,
+			   unsigned long addr)
 {
 	if (folio_wait_writeback_killable(folio))
 		return -EINTR;
-	if (swap_cache_drop_clean(folio))
+	if (swap_cache_drop_clean(folio) || !split_folio(folio))
 		return -EAGAIN;
-	return split_folio(folio) ? -EFAULT : -EAGAIN;
+	return refuse_to_split(range, folio, addr);
 }
 
 /*
@@ -246,17 +276,18 @@ static bool can_split_cut_folio(struct folio *folio)
  * a swap entry elsewhere can keep a page in the range from being ours alone.
  */
 static int check_cut_folio(struct rehome_range *range, struct folio *folio,
-			   const struct folio_ptes *found)
+			   unsigned long addr, const struct folio_ptes *found)
 {
-	if (!folio_test_large(folio) || found->shared)
-		return -EFAULT;
-	if (folio_mapcount(folio) != found->mapped &&
-	    (!found->mapped || folio_maybe_mapped_shared(folio)))
-		return -EFAULT;
+	if (!folio_test_large(folio) || found->shared ||
+	    (folio_mapcount(folio) != found->mapped &&
+	     (!found->mapped || folio_maybe_mapped_shared(folio))))
+		return refuse(range, addr, found->cut ? NOT_REHOMED_CUT_SHARED :
+							NOT_REHOMED_SHARED_PAGE);
 	if (range->prepare)
-		return split_cut_folio(folio);
+		return split_cut_folio(range, folio, addr);
 	range->unprepared = true;
-	return can_split_cut_folio(folio) ? 0 : -EFAULT;
+	return can_split_cut_folio(folio) ? 0 :
+	       refuse_to_split(range, folio, addr);
 }
 
 /*
@@ -274,19 +305,19 @@ static int check_folio(struct rehome_range *range, struct folio *folio,
 	const long nr = folio_nr_pages(folio);
 	const unsigned long base = addr - (idx << PAGE_SHIFT);
 	const unsigned long end = addr + (min(nr - idx, nr_from) << PAGE_SHIFT);
-	struct folio_ptes found = {};
-	unsigned long next;
+	struct folio_ptes found = { .cut = idx > nr_before || nr - idx > nr_from };
+	unsigned long pos, next;
 
-	for (addr -= min(idx, nr_before) << PAGE_SHIFT; addr < end; addr = next) {
-		next = pmd_addr_end(addr, end);
-		find_folio_in_table(range->vma, folio, base, addr, next, &found);
+	pos = addr - (min(idx, nr_before) << PAGE_SHIFT);
+	for (; pos < end; pos = next) {
+		next = pmd_addr_end(pos, end);
+		find_folio_in_table(range->vma, folio, base, pos, next, &found);
 	}
 	if (!found.mapped && !found.swapped)
 		return -EAGAIN;
-	if (idx <= nr_before && nr - idx <= nr_from &&
-	    found.mapped + found.swapped == folio_nr_users(folio))
+	if (!found.cut && found.mapped + found.swapped == folio_nr_users(folio))
 		return 0;
-	return check_cut_folio(range, folio, &found);
+	return check_cut_folio(range, folio, addr, &found);
 }
 
 /*
@@ -308,7 +339,8 @@ static int check_folio_slow(struct rehome_range *range, struct folio *folio,
 		/* What has been swapped in again cannot be un-shared. */
 		range->unprepared = true;
 		err = !range->prepare && pte_present(pte) &&
-		      (range->vma->vm_flags & VM_MERGEABLE) ? 0 : -EFAULT;
+		      (range->vma->vm_flags & VM_MERGEABLE) ? 0 :
+		      refuse(range, addr, NOT_REHOMED_KSM);
 	} else if (!folio_test_anon(folio)) {
 		/*
 		 * Just read into the swap cache, perhaps with pages of others.
@@ -316,7 +348,8 @@ static int check_folio_slow(struct rehome_range *range, struct folio *folio,
 		 * do_swap_page() maps all pages or none. unuse_pte() expects
 		 * no large one.
 		 */
-		err = page_swapcount(folio, idx) == 1 ? 0 : -EFAULT;
+		err = page_swapcount(folio, idx) == 1 ? 0 :
+		      refuse(range, addr, NOT_REHOMED_SHARED_PAGE);
 	} else {
 		err = check_folio(range, folio, addr, idx);
 		if (!err && folio_test_large(folio)) {
@@ -465,8 +498,10 @@ again:
 	pte_unmap_unlock(start_ptep, ptl);
 	if (addr == end)
 		return 0;
+	/* An entry that is not present: the rest takes a closer look. */
 	if (ret)
-		return ret;
+		return refuse(range, addr, rehome_kind(pte) == REHOME_SWAP ?
+			      NOT_REHOMED_SHARED_PAGE : NOT_REHOMED_DEVICE);
 
 	if (!folio) {
 		migration_entry_wait(mm, pmd, addr);
@@ -580,7 +615,7 @@ static int check_pmd(struct rehome_range *range, pmd_t *pmd, unsigned long addr,
 	}
 	if (!pmd_present(*pmd)) {
 		spin_unlock(ptl);
-		return -EFAULT;
+		return refuse(range, addr, NOT_REHOMED_DEVICE);
 	}
 	if (is_huge_zero_pmd(*pmd)) {
 		spin_unlock(ptl);
@@ -636,6 +671,7 @@ static int check_range(struct rehome_range *range)
  * @vma: A VMA for which vma_can_rehome() holds.
  * @start: Start of the range, in bytes, within @vma.
  * @end: End of the range, in bytes, exclusive, within @vma.
+ * @refusal: Filled in with the reason for -EFAULT, if not NULL.
  *
  * The mmap write lock must be held; @vma is write-locked here, and the answer
  * stands for as long as both are. Changes nothing. Sleeps: waits for locked
@@ -645,9 +681,11 @@ static int check_range(struct rehome_range *range)
  * fails, -EFAULT if some cannot, -EINTR if a fatal signal is pending.
  */
 int rehome_check(struct vm_area_struct *vma, unsigned long start,
-		 unsigned long end)
+		 unsigned long end, struct rehome_refusal *refusal)
 {
-	struct rehome_range range = { .vma = vma, .start = start, .end = end };
+	struct rehome_range range = {
+		.vma = vma, .start = start, .end = end, .refusal = refusal,
+	};
 
 	return check_range(&range) ?: range.unprepared ? REHOME_PREPARE : 0;
 }
@@ -657,6 +695,7 @@ int rehome_check(struct vm_area_struct *vma, unsigned long start,
  * @vma: A VMA for which vma_can_rehome() holds.
  * @start: Start of the range, in bytes, within @vma.
  * @end: End of the range, in bytes, exclusive, within @vma.
+ * @refusal: Filled in with the reason for -EFAULT, if not NULL.
  *
  * To be called where rehome_check() says so. Un-shares KSM pages, and splits
  * the large folios that are only partly in the range, for which it waits for
@@ -668,10 +707,11 @@ int rehome_check(struct vm_area_struct *vma, unsigned long start,
  * fatal signal is pending, or an error of ksm_madvise().
  */
 int rehome_prepare(struct vm_area_struct *vma, unsigned long start,
-		   unsigned long end)
+		   unsigned long end, struct rehome_refusal *refusal)
 {
 	struct rehome_range range = {
 		.vma = vma, .start = start, .end = end, .prepare = true,
+		.refusal = refusal,
 	};
 	vm_flags_t dummy = vma->vm_flags;
 

@@ -25,15 +25,81 @@ enum rehome_kind {
 	REHOME_REFUSE,		/* Device memory. */
 };
 
-bool vma_can_rehome(const struct vm_area_struct *vma);
+/*
+ * Why a range is not re-homed. Documentation/admin-guide/mm/mremap_relocate.rst
+ * explains them to users, who see the names in include/trace/events/mremap.h.
+ */
+enum rehome_reason {
+	REHOME_OK,
+
+	/* There is nothing to gain. */
+	NOT_REHOMED_UNMOVED,
+	NOT_REHOMED_UNFAULTED,
+	NOT_REHOMED_MERGES,
+
+	/* A refusal, from here on. First the kind of mapping. */
+	NOT_REHOMED_FILE,
+	NOT_REHOMED_SHARED_MAPPING,
+	NOT_REHOMED_HUGETLB,
+	NOT_REHOMED_SPECIAL,
+
+	/* A page. */
+	NOT_REHOMED_SHARED_PAGE,
+	NOT_REHOMED_KSM,
+	NOT_REHOMED_DEVICE,
+
+	/* A large folio that has to be split, and cannot be. */
+	NOT_REHOMED_CUT_SHARED,
+	NOT_REHOMED_CUT_PINNED,
+	NOT_REHOMED_CUT_BUSY,
+
+	/* An error other than -EFAULT. */
+	NOT_REHOMED_NO_MEMORY,
+	NOT_REHOMED_SIGNAL,
+};
+
+#define NOT_REHOMED_FIRST_REFUSAL	NOT_REHOMED_FILE
+
+/**
+ * struct rehome_refusal - why the folios of a range cannot be re-homed
+ * @reason: The reason.
+ * @addr: The address of the first page that is in the way, in bytes.
+ */
+struct rehome_refusal {
+	enum rehome_reason reason;
+	unsigned long addr;
+};
+
+/**
+ * struct rehome_count - what has been re-homed
+ * @folios: The number of folios.
+ * @pages: The number of pages that they have, mapped or not.
+ */
+struct rehome_count {
+	unsigned long folios;
+	unsigned long pages;
+};
+
+enum rehome_reason vma_rehome_reason(const struct vm_area_struct *vma);
 int rehome_check(struct vm_area_struct *vma, unsigned long start,
-		 unsigned long end);
+		 unsigned long end, struct rehome_refusal *refusal);
 int rehome_prepare(struct vm_area_struct *vma, unsigned long start,
-		   unsigned long end);
+		   unsigned long end, struct rehome_refusal *refusal);
 enum rehome_kind rehome_kind(pte_t pte);
 bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd);
 bool rehome_lock_leaf(struct vm_area_struct *vma, pmd_t *pmd,
 		      struct folio **foliop);
+
+/**
+ * vma_can_rehome() - Does a VMA hold the kind of memory that can be re-homed?
+ * @vma: The VMA.
+ *
+ * Returns: true for private anonymous memory.
+ */
+static inline bool vma_can_rehome(const struct vm_area_struct *vma)
+{
+	return vma_rehome_reason(vma) == REHOME_OK;
+}
 
 /**
  * skip_none_ptes() - Skip the PTEs that are none.

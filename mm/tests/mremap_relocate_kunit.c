@@ -218,6 +218,10 @@ typedef void (*late_fn)(struct vm_area_struct *vma, unsigned long addr);
 
 static late_fn late_action;
 
+/* What the last relocate_late() was told. */
+static struct rehome_refusal refusal;
+static struct rehome_count rehomed;
+
 static void move_after_late_action(struct pagetable_move_control *pmc,
 				   struct mremap_relocation *rel)
 {
@@ -243,13 +247,16 @@ static int relocate_late(struct kunit *test, unsigned long old_addr,
 	unsigned long nr;
 	int err = -EFAULT;
 
+	refusal = (struct rehome_refusal) {};
+	rehomed = (struct rehome_count) {};
 	mmap_write_lock(mm);
 	pmc.old = vma_lookup(mm, old_addr);
 	if (!pmc.old || !vma_can_rehome(pmc.old))
 		goto out;
-	err = rehome_check(pmc.old, old_addr, old_addr + len);
+	err = rehome_check(pmc.old, old_addr, old_addr + len, &refusal);
 	if (err == REHOME_PREPARE)
-		err = rehome_prepare(pmc.old, old_addr, old_addr + len);
+		err = rehome_prepare(pmc.old, old_addr, old_addr + len,
+				     &refusal);
 	if (err)
 		goto out;
 	nr = nr_slots(mm, old_addr, len);
@@ -257,7 +264,7 @@ static int relocate_late(struct kunit *test, unsigned long old_addr,
 	if (late)
 		kunit_activate_static_stub(test, mremap_relocate_move,
 					   move_after_late_action);
-	err = mremap_relocate(&pmc, len);
+	err = mremap_relocate(&pmc, len, &rehomed);
 	if (err)
 		goto out;
 	KUNIT_EXPECT_EQ(test, nr_slots(mm, old_addr, len), 0);
@@ -277,6 +284,22 @@ static int relocate(struct kunit *test, unsigned long old_addr,
 		    unsigned long new_addr, unsigned long nr_pages)
 {
 	return relocate_late(test, old_addr, new_addr, nr_pages, NULL);
+}
+
+/* What did the last relocation re-home? */
+static void expect_rehomed(struct kunit *test, unsigned long folios,
+			   unsigned long pages)
+{
+	KUNIT_EXPECT_EQ(test, rehomed.folios, folios);
+	KUNIT_EXPECT_EQ(test, rehomed.pages, pages);
+}
+
+/* Why, and from which page on, was the last relocation refused? */
+static void expect_refusal(struct kunit *test, enum rehome_reason reason,
+			   unsigned long addr)
+{
+	KUNIT_EXPECT_EQ(test, refusal.reason, reason);
+	KUNIT_EXPECT_EQ(test, refusal.addr, addr);
 }
 
 /* Move a range as mremap() does without a flag. */
@@ -443,6 +466,7 @@ static void relocate_small(struct kunit *test)
 	pgtables = mm_pgtables_bytes(current->mm);
 
 	KUNIT_ASSERT_EQ(test, relocate(test, ARENA, dst, 8), 0);
+	expect_rehomed(test, 4, 4);
 	expect_home(test, dst, 8, 4);
 	expect_pages(test, dst, 4, 1);
 	KUNIT_EXPECT_PTR_NE(test, anon_vma_at(dst), old_anon_vma);
@@ -618,6 +642,8 @@ static void relocate_shared(struct kunit *test)
 	put_user(2, (u32 __user *)(ARENA + PAGES(1)));
 	before = get_state(test, ARENA, 8);
 	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, 8), -EFAULT);
+	expect_refusal(test, NOT_REHOMED_SHARED_PAGE, ARENA + PAGES(2));
+	expect_rehomed(test, 0, 0);
 	after = get_state(test, ARENA, 8);
 	KUNIT_EXPECT_MEMEQ(test, before, after, sizeof(*before));
 	KUNIT_EXPECT_EQ(test, before->pages[0].mapcount, 1);
@@ -864,7 +890,8 @@ static void expect_all_found(struct kunit *test, struct vm_area_struct *vma,
 }
 
 /* There are two VMAs for one range, before and after the folios change hands. */
-static void rehome_between_looks(struct vm_area_struct *copy)
+static void rehome_between_looks(struct vm_area_struct *copy,
+				 struct rehome_count *rehomed)
 {
 	struct vm_area_struct *vma = vma_lookup(copy->vm_mm, copy->vm_start);
 	struct kunit *test = kunit_get_current_test();
@@ -874,7 +901,7 @@ static void rehome_between_looks(struct vm_area_struct *copy)
 	expect_all_found(test, vma, vma);
 	if (late_action)
 		late_action(vma, vma->vm_start);
-	mremap_rehome_to_copy(copy);
+	mremap_rehome_to_copy(copy, rehomed);
 	/* Migration may not have ended before, now it has. */
 	flush_delayed_work(&holder.work);
 	expect_all_found(test, vma, copy);
@@ -887,6 +914,7 @@ static int in_place_late(struct kunit *test, unsigned long addr,
 			 unsigned long nr_pages, late_fn late)
 {
 	const unsigned long rss = anon_rss();
+	struct mremap_report report = {};
 	struct mm_struct *mm = current->mm;
 	int err;
 
@@ -894,7 +922,8 @@ static int in_place_late(struct kunit *test, unsigned long addr,
 	mmap_write_lock(mm);
 	kunit_activate_static_stub(test, mremap_rehome_to_copy,
 				   rehome_between_looks);
-	err = mremap_relocate_in_place(mm, addr, addr + PAGES(nr_pages), true);
+	err = mremap_relocate_in_place(mm, addr, addr + PAGES(nr_pages), true,
+				       &report);
 	kunit_deactivate_static_stub(test, mremap_rehome_to_copy);
 	mmap_write_unlock(mm);
 	KUNIT_EXPECT_EQ(test, anon_rss(), rss);
@@ -1123,10 +1152,11 @@ static void relocate_which_vmas(struct kunit *test)
 
 	mmap_write_lock(mm);
 	KUNIT_EXPECT_TRUE(test, vma_can_rehome(vma_lookup(mm, ARENA)));
-	KUNIT_EXPECT_FALSE(test,
-			   vma_can_rehome(vma_lookup(mm, ARENA + PAGES(1))));
+	KUNIT_EXPECT_EQ(test, NOT_REHOMED_SHARED_MAPPING,
+			vma_rehome_reason(vma_lookup(mm, ARENA + PAGES(1))));
 	vm_flags_set(vma_lookup(mm, ARENA), VM_PFNMAP);
-	KUNIT_EXPECT_FALSE(test, vma_can_rehome(vma_lookup(mm, ARENA)));
+	KUNIT_EXPECT_EQ(test, NOT_REHOMED_SPECIAL,
+			vma_rehome_reason(vma_lookup(mm, ARENA)));
 	vm_flags_clear(vma_lookup(mm, ARENA), VM_PFNMAP);
 	mmap_write_unlock(mm);
 }
@@ -1269,6 +1299,7 @@ static void relocate_large(struct kunit *test)
 	addr -= PAGES(LARGE_NR);
 	KUNIT_ASSERT_EQ(test, 0,
 			relocate(test, addr, dst - PAGES(LARGE_NR), nr));
+	expect_rehomed(test, 3, nr);
 	expect_home(test, dst - PAGES(LARGE_NR), nr, nr - nr_holes);
 	for (i = 0; i < LARGE_NR; i++) {
 		if (param->holes & BIT(i))
@@ -1296,6 +1327,7 @@ static void relocate_large_congruent(struct kunit *test)
 	pgtables = mm_pgtables_bytes(current->mm);
 	KUNIT_ASSERT_EQ(test, relocate(test, src, dst, nr), 0);
 
+	expect_rehomed(test, nr / LARGE_NR, nr);
 	expect_home(test, dst, nr, nr);
 	expect_pages(test, dst, nr, 1);
 	KUNIT_EXPECT_EQ(test, order_at(dst + 3 * PMD_SIZE - PAGES(8)),
@@ -1399,6 +1431,7 @@ static void relocate_pinned_large(struct kunit *test)
 
 	before = get_state(test, ARENA, LARGE_NR);
 	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, LARGE_NR - 1), -EFAULT);
+	expect_refusal(test, NOT_REHOMED_CUT_PINNED, ARENA);
 	after = get_state(test, ARENA, LARGE_NR);
 	KUNIT_EXPECT_MEMEQ(test, before, after, sizeof(*before));
 
@@ -1423,6 +1456,9 @@ static void relocate_shared_large(struct kunit *test)
 
 	before = get_state(test, ARENA, LARGE_NR);
 	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, LARGE_NR), -EFAULT);
+	expect_refusal(test, NOT_REHOMED_SHARED_PAGE, ARENA);
+	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, LARGE_NR / 2), -EFAULT);
+	expect_refusal(test, NOT_REHOMED_CUT_SHARED, ARENA);
 	after = get_state(test, ARENA, LARGE_NR);
 	KUNIT_EXPECT_MEMEQ(test, before, after, sizeof(*before));
 	expect_folio(test, ARENA, folio, LARGE_ORDER);
@@ -1529,6 +1565,7 @@ static void relocate_read_in(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, relocate_late(test, src, dst, half, param->late),
 			0);
 	KUNIT_EXPECT_NOT_NULL(test, holder.folio);
+	expect_rehomed(test, 0, 0);
 
 	/* All of what is outside stayed there, and came nowhere else. */
 	KUNIT_ASSERT_EQ(test, nr_slots(mm, ARENA, PAGES(half)), half);
@@ -1587,6 +1624,7 @@ static void relocate_huge(struct kunit *test)
 	if (param->now || param->late)
 		KUNIT_EXPECT_PTR_EQ(test, holder.folio, folio);
 
+	expect_rehomed(test, 1, HPAGE_PMD_NR);
 	expect_home(test, addr, HPAGE_PMD_NR, HPAGE_PMD_NR);
 	expect_pages(test, addr, HPAGE_PMD_NR, 1);
 	expect_folio(test, addr, folio, HPAGE_PMD_ORDER);

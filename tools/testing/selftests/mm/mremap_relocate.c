@@ -194,6 +194,7 @@ TEST_F(contract, nothing_moves)
 	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(5),
 			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
 	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(nothing_gained("unmoved"));
 	EXPECT_TRUE(healthy(arena, ptr, 5, 1));
 }
 
@@ -209,6 +210,7 @@ TEST_F(contract, grows_in_place)
 	ASSERT_EQ(munmap(ptr + PAGES(5), PAGES(5)), 0);
 	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(10),
 			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
+	EXPECT_TRUE(nothing_gained("unmoved"));
 	EXPECT_TRUE(is_one_vma(arena, ptr, 10));
 	EXPECT_TRUE(same_entries(arena, ptr, 5, entries));
 	EXPECT_TRUE(all_zero(ptr + PAGES(5), 5));
@@ -226,6 +228,7 @@ TEST_F(contract, shrinks_in_place)
 	/* ..[AAAAAAAAAA]..   ->   ..[AAAA]______.. */
 	ASSERT_EQ(sys_mremap(ptr, PAGES(10), PAGES(4),
 			     MREMAP_MAYMOVE | variant->flags, NULL), ptr);
+	EXPECT_TRUE(nothing_gained("unmoved"));
 	EXPECT_TRUE(is_one_vma(arena, ptr, 4));
 	EXPECT_TRUE(same_entries(arena, ptr, 4, entries));
 	EXPECT_TRUE(healthy(arena, ptr, 4, 1));
@@ -243,6 +246,7 @@ TEST_F(contract, never_faulted)
 	 */
 	ASSERT_EQ(relocate(ptr, 5, variant->flags, left + PAGES(5)),
 		  left + PAGES(5));
+	EXPECT_TRUE(nothing_gained("unfaulted"));
 	EXPECT_TRUE(is_one_vma(arena, left, 10));
 	EXPECT_EQ(nr_present(arena, left + PAGES(5), 5), 0);
 	EXPECT_TRUE(all_zero(left + PAGES(5), 5));
@@ -261,6 +265,7 @@ TEST_F(contract, moves_pages)
 	ASSERT_EQ(nr_present(arena, ptr, 20), 20);
 
 	ASSERT_EQ(relocate(ptr, 20, variant->flags, to), to);
+	EXPECT_TRUE(relocated_as(20, 20));
 	EXPECT_TRUE(same_entries(arena, to, 20, entries));
 	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr));
 	EXPECT_TRUE(faults(ptr));
@@ -505,6 +510,7 @@ TEST_F(contract, plain_move_merges_already)
 	ASSERT_EQ(relocate(ptr + PAGES(5), 5, 0, away), away);
 	ASSERT_EQ(relocate(away, 5, variant->flags, ptr + PAGES(5)),
 		  ptr + PAGES(5));
+	EXPECT_TRUE(nothing_gained("merges"));
 	EXPECT_TRUE(is_one_vma(arena, ptr, 15));
 	EXPECT_TRUE(same_entries(arena, ptr, 15, entries));
 	EXPECT_TRUE(healthy(arena, ptr, 15, 1));
@@ -640,6 +646,104 @@ TEST_F(contract, several_vmas)
 		EXPECT_TRUE(healthy(arena, to + PAGES(5 * i), 5, i + 1));
 }
 
+/* How many VMAs have we? The one of vsyscall is not ours. */
+static int count_all_vmas(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	char line[512];
+	int count = 0;
+
+	if (!maps)
+		ksft_exit_fail_perror("/proc/self/maps");
+	while (fgets(line, sizeof(line), maps))
+		count += !strstr(line, "[vsyscall]");
+	fclose(maps);
+	return count;
+}
+
+/* What the trace event and /proc/vmstat tell of such a call. */
+TEST_F(contract, several_vmas_traced)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = arena_at(arena, 10), *to = arena_at(arena, 50);
+	int before, after;
+	struct relocation rel;
+
+	if (!can_trace())
+		SKIP(return, "no mremap events in tracefs");
+	map_fragments(_metadata, arena, 10, 4);
+	ASSERT_EQ(madvise(ptr, PAGES(1), MADV_DONTNEED), 0);
+	/* What the call is counted with must not need a VMA of its own. */
+	count_all_vmas();
+	before = count_all_vmas();
+	ASSERT_EQ(relocate(ptr, 20, variant->flags, to), to);
+	after = count_all_vmas();
+	ASSERT_TRUE(trace_look(&rel));
+
+	EXPECT_EQ(rel.old_addr, (unsigned long)ptr);
+	EXPECT_EQ(rel.old_len, PAGES(20));
+	EXPECT_EQ(rel.new_addr, (unsigned long)to);
+	EXPECT_EQ(rel.new_len, PAGES(20));
+	EXPECT_EQ(rel.result, 0);
+	EXPECT_EQ(rel.vmas_before, before);
+	EXPECT_EQ(rel.vmas_after, after);
+	EXPECT_LT(after, before);
+	EXPECT_EQ(rel.folios, 19);
+	EXPECT_EQ(rel.pages, 19);
+	EXPECT_STREQ(rel.reason, "none");
+	EXPECT_EQ(rel.nr_refused, 0);
+	EXPECT_STREQ(rel.flags, variant->flags == RELOCATE_ANON ?
+		     "MAYMOVE|FIXED|RELOCATE_ANON" :
+		     variant->flags == MUST_RELOCATE_ANON ?
+		     "MAYMOVE|FIXED|MUST_RELOCATE_ANON" :
+		     "MAYMOVE|FIXED|RELOCATE_ANON|MUST_RELOCATE_ANON");
+
+	/* A new length, a plain call in between, and a wrong address. */
+	ASSERT_EQ(relocate(to, 20, 0, ptr), ptr);
+	EXPECT_FALSE(trace_look(&rel));
+	ASSERT_EQ(sys_mremap(ptr, PAGES(20), PAGES(22), MREMAP_MAYMOVE |
+			     MREMAP_FIXED | variant->flags, to), to);
+	ASSERT_TRUE(trace_look(&rel));
+	EXPECT_EQ(rel.old_len, PAGES(20));
+	EXPECT_EQ(rel.new_len, PAGES(22));
+	ASSERT_EQ(relocate(ptr, 5, variant->flags, to), MAP_FAILED);
+	ASSERT_TRUE(trace_look(&rel));
+	EXPECT_EQ(rel.result, -EFAULT);
+	EXPECT_EQ(rel.new_addr, (unsigned long)to);
+	EXPECT_STREQ(rel.reason, "none");
+	EXPECT_EQ(rel.nr_refused, 0);
+}
+
+TEST_F(contract, several_vmas_counted)
+{
+	long relocated = vm_event("mremap_relocate");
+	long pages = vm_event("mremap_relocate_pages");
+	long refused = vm_event("mremap_relocate_refused");
+	struct arena *arena = &self->arena;
+	char *ptr = arena_at(arena, 10), *to = arena_at(arena, 50);
+	struct step step;
+	pid_t pid;
+
+	if (relocated < 0)
+		SKIP(return, "no counters of events in /proc/vmstat");
+	map_fragments(_metadata, arena, 10, 4);
+	ASSERT_EQ(relocate(ptr, 20, variant->flags, to), to);
+	/* Only what the flags relocate counts. */
+	ASSERT_EQ(relocate(to, 20, 0, ptr), ptr);
+	EXPECT_EQ(vm_event("mremap_relocate"), relocated + 4);
+	EXPECT_EQ(vm_event("mremap_relocate_pages"), pages + 20);
+	EXPECT_EQ(vm_event("mremap_relocate_refused"), refused);
+
+	/* Refused is refused, whether it fails or moves plainly. */
+	pid = share_with_child(arena, ptr, 20, 10, 1, &step);
+	EXPECT_EQ(relocate(ptr, 20, variant->flags, to) == MAP_FAILED,
+		  !!(variant->flags & MUST_RELOCATE_ANON));
+	EXPECT_EQ(vm_event("mremap_relocate"), relocated + 4);
+	EXPECT_EQ(vm_event("mremap_relocate_pages"), pages + 20);
+	EXPECT_EQ(vm_event("mremap_relocate_refused"), refused + 1);
+	EXPECT_TRUE(kill_child(pid));
+}
+
 /* Part of the first VMA and part of the last one, beside a neighbour. */
 TEST_F(contract, several_vmas_in_part)
 {
@@ -732,6 +836,7 @@ TEST_F(contract, several_vmas_one_merges_plainly)
 	if (variant->flags & MUST_RELOCATE_ANON) {
 		snapshot_take(&self->snap, arena, ptr, 10);
 		EXPECT_TRUE(is_refused(&self->snap, ptr, 10, variant->flags, to));
+		EXPECT_TRUE(refused_as("shared_page", ptr + PAGES(5)));
 	}
 
 	/* .........._____[BBBBB]..[CCCCC][AAAAA]   ->   .....[CCCCC][AAAAABBBBB].. */
@@ -937,10 +1042,12 @@ TEST_F(contract, several_vmas_one_shared)
 	if (variant->flags & MUST_RELOCATE_ANON) {
 		snapshot_take(&self->snap, arena, ptr, 15);
 		EXPECT_TRUE(is_refused(&self->snap, ptr, 15, variant->flags, to));
+		EXPECT_TRUE(refused_as("shared_page", ptr + PAGES(10)));
 	}
 
 	/* Best effort is made for each: ..[AAAAABBBBB][CCCCC].. */
 	ASSERT_EQ(relocate(ptr, 15, RELOCATE_ANON, to), to);
+	EXPECT_TRUE(refused_as("shared_page", ptr + PAGES(10)));
 	EXPECT_TRUE(is_one_vma(arena, to, 10));
 	EXPECT_TRUE(is_one_vma(arena, to + PAGES(10), 5));
 	tell_child(&step);
@@ -1401,46 +1508,47 @@ FIXTURE_VARIANT(refused)
 {
 	enum kind kind;
 	bool shared;
+	const char *reason;
 };
 
 FIXTURE_VARIANT_ADD(refused, dev_zero_private)
 {
-	.kind = DEV_ZERO_PRIVATE,
+	.kind = DEV_ZERO_PRIVATE, .reason = "file",
 };
 
 FIXTURE_VARIANT_ADD(refused, dev_zero_shared)
 {
-	.kind = DEV_ZERO_SHARED, .shared = true,
+	.kind = DEV_ZERO_SHARED, .shared = true, .reason = "shared_mapping",
 };
 
 FIXTURE_VARIANT_ADD(refused, anon_shared)
 {
-	.kind = ANON_SHARED, .shared = true,
+	.kind = ANON_SHARED, .shared = true, .reason = "shared_mapping",
 };
 
 FIXTURE_VARIANT_ADD(refused, memfd_shared)
 {
-	.kind = MEMFD_SHARED, .shared = true,
+	.kind = MEMFD_SHARED, .shared = true, .reason = "shared_mapping",
 };
 
 FIXTURE_VARIANT_ADD(refused, memfd_private)
 {
-	.kind = MEMFD_PRIVATE,
+	.kind = MEMFD_PRIVATE, .reason = "file",
 };
 
 FIXTURE_VARIANT_ADD(refused, file_private)
 {
-	.kind = FILE_PRIVATE,
+	.kind = FILE_PRIVATE, .reason = "file",
 };
 
 FIXTURE_VARIANT_ADD(refused, hugetlb)
 {
-	.kind = HUGETLB_ANON,
+	.kind = HUGETLB_ANON, .reason = "hugetlb",
 };
 
 FIXTURE_VARIANT_ADD(refused, hugetlb_file)
 {
-	.kind = HUGETLB_FILE,
+	.kind = HUGETLB_FILE, .reason = "hugetlb",
 };
 
 FIXTURE_SETUP(refused)
@@ -1517,6 +1625,7 @@ TEST_F(refused, relocate_moves)
 	ASSERT_NE(entries, NULL);
 	read_entries(arena, self->ptr, self->nr, entries);
 	ASSERT_EQ(relocate(self->ptr, self->nr, RELOCATE_ANON, self->to), self->to);
+	EXPECT_TRUE(refused_as(variant->reason, self->ptr));
 	EXPECT_FALSE(find_vma_procmap(&arena->procmap, self->ptr));
 	EXPECT_TRUE(is_one_vma(arena, self->to, self->nr));
 	/* Shared pages need not be mapped yet where they were moved to. */
@@ -1535,6 +1644,7 @@ TEST_F(refused, must_fails)
 		snapshot_take(&self->snap, arena, self->ptr, self->nr);
 		EXPECT_TRUE(is_refused(&self->snap, self->ptr, self->nr,
 				       flags[i], self->to));
+		EXPECT_TRUE(refused_as(variant->reason, self->ptr));
 		EXPECT_TRUE(intact(self->ptr, self->nr, 1));
 	}
 
@@ -1569,6 +1679,7 @@ static bool find_vdso(char **start, size_t *nr)
 /* A special mapping. libc must not call into it any more: leave by _exit(). */
 TEST(refused_vdso)
 {
+	struct relocation rel;
 	struct arena arena;
 	char *vdso, *to;
 	size_t nr;
@@ -1601,6 +1712,12 @@ TEST(refused_vdso)
 		_exit(0);
 	}
 	EXPECT_TRUE(reap(pid));
+	EXPECT_TRUE(!can_trace() || trace_look_at(&rel, pid));
+	if (can_trace()) {
+		EXPECT_STREQ(rel.reason, "special");
+		EXPECT_EQ(rel.addr, (unsigned long)vdso);
+		EXPECT_EQ(rel.result, 0);
+	}
 	arena_exit(&arena);
 }
 

@@ -1551,6 +1551,24 @@ enum outcome {
 	FAILED, PLAIN, RELOCATED, NOTHING_FAILED,
 };
 
+/* Does the trace event tell the same? */
+static bool traced_outcome(FIXTURE_DATA(nomem) * self, enum outcome outcome)
+{
+	struct relocation rel;
+
+	if (outcome == RELOCATED || outcome == NOTHING_FAILED)
+		return relocated_as(NOMEM_NR, NOMEM_NR);
+	if (!can_trace())
+		return true;
+	if (!trace_look(&rel) || rel.pages ||
+	    rel.result != (outcome == FAILED ? -ENOMEM : 0))
+		return false;
+	/* What failed need not have been for the relocation. */
+	if (outcome == FAILED && !rel.nr_refused)
+		return true;
+	return refused_as("no_memory", self->ptr);
+}
+
 /* What others commit meanwhile is told apart by trying again. */
 static enum outcome move_once(struct __test_metadata *_metadata,
 			      FIXTURE_DATA(nomem) * self, int flags, int nth,
@@ -1583,6 +1601,7 @@ static enum outcome move_once(struct __test_metadata *_metadata,
 		EXPECT_TRUE(injected);
 		EXPECT_EQ(error, ENOMEM);
 		EXPECT_TRUE(snapshot_same(&self->snap));
+		EXPECT_TRUE(traced_outcome(self, FAILED));
 		EXPECT_EQ(status_kb("VmPTE"), tables);
 		EXPECT_TRUE(healthy(arena, self->ptr, NOMEM_NR, 1));
 		*books_balance = !committed;
@@ -1602,6 +1621,7 @@ static enum outcome move_once(struct __test_metadata *_metadata,
 		outcome = RELOCATED;
 	else
 		outcome = PLAIN;
+	EXPECT_TRUE(traced_outcome(self, outcome));
 	return outcome;
 }
 

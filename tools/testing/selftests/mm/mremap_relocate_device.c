@@ -202,6 +202,7 @@ TEST_F(device, must_is_refused)
 	EXPECT_TRUE(is_refused(&self->snap, self->ptr, NR_PAGES,
 			       MUST_RELOCATE_ANON | MREMAP_DONTUNMAP,
 			       self->to));
+	EXPECT_TRUE(refused_as("device", ptr));
 
 	/* The device has not been told to give up anything. */
 	EXPECT_EQ(nr_with_device(self, variant, self->ptr), variant->nr);
@@ -284,6 +285,7 @@ TEST_F(device, one_vma_of_two)
 	snapshot_take(&self->snap, arena, other, 2 * NR_PAGES);
 	EXPECT_TRUE(is_refused(&self->snap, other, 2 * NR_PAGES,
 			       MUST_RELOCATE_ANON, self->to));
+	EXPECT_TRUE(refused_as("device", self->ptr + PAGES(variant->first)));
 
 	ASSERT_EQ(relocate(other, 2 * NR_PAGES, RELOCATE_ANON, self->to), self->to);
 	EXPECT_TRUE(is_one_vma(arena, self->to + PAGES(NR_PAGES), NR_PAGES));
@@ -672,6 +674,7 @@ TEST_F(huge, must_is_refused)
 	snapshot_take(&self->snap, arena, self->ptr, self->nr);
 	EXPECT_TRUE(is_refused(&self->snap, self->ptr, self->nr,
 			       MUST_RELOCATE_ANON, self->to));
+	EXPECT_TRUE(refused_as("device", self->ptr));
 	EXPECT_EQ(nr_seen_as(self->fd, self->ptr, self->table, PRIVATE_HUGE,
 			     self->buf), self->table);
 	EXPECT_EQ(folio_pages(arena, self->second), self->table);
@@ -744,6 +747,7 @@ TEST_F(huge, cut)
 	snapshot_take(&self->snap, arena, self->ptr, self->nr);
 	EXPECT_TRUE(is_refused(&self->snap, ptr, self->table,
 			       MUST_RELOCATE_ANON, self->to));
+	EXPECT_TRUE(refused_as("device", ptr));
 	EXPECT_EQ(nr_seen_as(self->fd, self->ptr, self->table, PRIVATE_HUGE,
 			     self->buf), self->table);
 	EXPECT_EQ(folio_pages(arena, self->second), self->table);
@@ -777,6 +781,7 @@ TEST_F(huge, exclusive_page)
 	snapshot_take(&self->snap, arena, self->ptr, self->nr);
 	EXPECT_TRUE(is_refused(&self->snap, self->ptr, self->nr,
 			       MUST_RELOCATE_ANON, self->to));
+	EXPECT_TRUE(refused_as("device", ptr));
 	EXPECT_EQ(device_do(self->fd, HMM_DMIRROR_CHECK_EXCLUSIVE, ptr, 1,
 			    self->buf), -EPERM);
 	EXPECT_EQ(folio_pages(arena, self->ptr), self->table);

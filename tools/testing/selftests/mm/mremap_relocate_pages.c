@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <mm/gup_test.h>
 #include "mremap_relocate_util.h"
@@ -611,6 +612,8 @@ static void move_ksm_and_shared(struct __test_metadata *_metadata,
 		snapshot_take(&self->snap, arena, self->ptr, nr);
 		EXPECT_TRUE(is_refused(&self->snap, self->ptr, nr, flags,
 				       self->to));
+		EXPECT_TRUE(refused_as("shared_page",
+				       self->ptr + PAGES(nr - 1)));
 		EXPECT_NE(page_flags(arena, self->ptr) & KPF_KSM, 0);
 	}
 
@@ -1492,6 +1495,7 @@ TEST_F(large, shared)
 
 	snapshot_take(&self->snap, arena, self->ptr, nr);
 	EXPECT_TRUE(is_refused(&self->snap, self->ptr, nr, MUST_RELOCATE_ANON, to));
+	EXPECT_TRUE(refused_as("shared_page", self->ptr));
 	EXPECT_EQ(folio_pages(arena, self->ptr), self->nr);
 
 	ASSERT_EQ(relocate(self->ptr, nr, RELOCATE_ANON, to), to);
@@ -1554,6 +1558,7 @@ TEST_F(large, cut_and_the_other_shared)
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
 	EXPECT_TRUE(is_refused(&self->snap, self->ptr + PAGES(half),
 			       2 * nr - half, MUST_RELOCATE_ANON, to));
+	EXPECT_TRUE(refused_as("shared_page", self->ptr + PAGES(nr)));
 	EXPECT_EQ(folio_pages(arena, self->ptr), nr);
 	EXPECT_EQ(folio_pages(arena, self->ptr + PAGES(nr)), nr);
 
@@ -1585,6 +1590,7 @@ TEST_F(large, cut_and_the_next_vma_shared)
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr + 4);
 	EXPECT_TRUE(is_refused(&self->snap, self->ptr + PAGES(half), part + 4,
 			       MUST_RELOCATE_ANON, to));
+	EXPECT_TRUE(refused_as("shared_page", next));
 	EXPECT_EQ(folio_pages(arena, self->ptr), nr);
 	EXPECT_EQ(folio_pages(arena, self->ptr + PAGES(nr)), nr);
 
@@ -1651,8 +1657,10 @@ TEST_F(large, cut_and_pinned)
 	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
 	EXPECT_TRUE(is_refused(&self->snap, self->ptr, half, MUST_RELOCATE_ANON,
 			       to));
+	EXPECT_TRUE(refused_as("cut_pinned", self->ptr));
 
 	ASSERT_EQ(relocate(self->ptr, half, RELOCATE_ANON, to), to);
+	EXPECT_TRUE(refused_as("cut_pinned", self->ptr));
 	EXPECT_TRUE(same_entries(arena, to, half, self->entries));
 	EXPECT_EQ(nr_vmas(arena, left, 3 + half), 2);
 	EXPECT_TRUE(intact(to, half, 1));
@@ -1669,6 +1677,49 @@ TEST_F(large, cut_and_pinned)
 	EXPECT_TRUE(healthy_from(arena, self->ptr + PAGES(half), 2 * nr - half,
 				 1, half));
 	EXPECT_TRUE(healthy(arena, left, 3, 9));
+}
+
+/* The same for a reference that is no pin: whoever has it, nobody can tell. */
+TEST_F(large, cut_and_busy)
+{
+	struct arena *arena = &self->arena;
+	char *to = arena_at(arena, 4 * self->table);
+	const size_t nr = self->nr, half = nr / 2;
+	struct iovec iov = { .iov_base = self->ptr, .iov_len = 1 };
+	int fds[2];
+
+	ASSERT_EQ(pipe(fds), 0);
+	ASSERT_EQ(vmsplice(fds[1], &iov, 1, 0), 1);
+	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr, half, MUST_RELOCATE_ANON,
+			       to));
+	EXPECT_TRUE(refused_as("cut_busy", self->ptr));
+	EXPECT_EQ(folio_pages(arena, self->ptr), nr);
+
+	close(fds[0]);
+	close(fds[1]);
+	move_part(_metadata, self, 0, half);
+}
+
+/* Shared with a child, and cut: nothing is split for it. */
+TEST_F(large, cut_and_shared)
+{
+	struct arena own = self->arena, *arena = &own;
+	char *to = arena_at(arena, 4 * self->table);
+	const size_t nr = self->nr, half = nr / 2;
+	struct step step;
+	pid_t pid;
+
+	pid = share_with_child(arena, self->ptr, 2 * nr, 0, 1, &step);
+	snapshot_take(&self->snap, arena, self->ptr, 2 * nr);
+	EXPECT_TRUE(is_refused(&self->snap, self->ptr + PAGES(half), nr,
+			       MUST_RELOCATE_ANON, to));
+	EXPECT_TRUE(refused_as("cut_shared", self->ptr + PAGES(half)));
+	EXPECT_EQ(folio_pages(arena, self->ptr), nr);
+
+	tell_child(&step);
+	EXPECT_TRUE(reap(pid));
+	move_part(_metadata, self, half, nr);
 }
 
 /* Pinned, and wholly in the range: that is no obstacle. */

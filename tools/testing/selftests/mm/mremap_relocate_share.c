@@ -73,8 +73,9 @@ static void map_left(FIXTURE_DATA(shared) * self)
 	fill(arena_map(&self->arena, 100, 4), 4, 9);
 }
 
+/* For page number 'first', which is the first one that is shared. */
 static void expect_refused(struct __test_metadata *_metadata,
-			   FIXTURE_DATA(shared) * self)
+			   FIXTURE_DATA(shared) * self, size_t first)
 {
 	const int flags[] = { MUST_RELOCATE_ANON, RELOCATE_ANON | MUST_RELOCATE_ANON };
 	size_t i;
@@ -83,6 +84,8 @@ static void expect_refused(struct __test_metadata *_metadata,
 		snapshot_take(&self->snap, &self->arena, self->ptr, NR_PAGES);
 		EXPECT_TRUE(is_refused(&self->snap, self->ptr, NR_PAGES,
 				       flags[i], self->to));
+		EXPECT_TRUE(refused_as("shared_page",
+				       self->ptr + PAGES(first)));
 	}
 }
 
@@ -131,7 +134,7 @@ TEST_F(shared, with_child)
 		_exit(_metadata->exit_code);
 	}
 
-	expect_refused(_metadata, self);
+	expect_refused(_metadata, self, 0);
 	expect_plain(_metadata, self);
 	EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
 	tell_child(&self->step);
@@ -227,7 +230,7 @@ TEST_F(shared, populate_write)
 	fill_from(self->ptr + PAGES(1), 1, 1, 1);
 	if (can_swap())
 		pageout(&self->arena, self->ptr + PAGES(2), 1, 1);
-	expect_refused(_metadata, self);
+	expect_refused(_metadata, self, 0);
 	ASSERT_EQ(madvise(self->ptr, PAGES(NR_PAGES), MADV_POPULATE_WRITE), 0);
 	expect_relocated(_metadata, self, self->ptr);
 	EXPECT_TRUE(intact(self->to, NR_PAGES, 1));
@@ -244,7 +247,7 @@ TEST_F(shared, child_has_the_originals)
 	pid = fork_child(&self->arena);
 	if (!pid) {
 		map_left(self);
-		expect_refused(_metadata, self);
+		expect_refused(_metadata, self, 0);
 		tell_parent(&self->step);
 		wait_for_parent(&self->step);
 		expect_relocated(_metadata, self, self->ptr);
@@ -332,7 +335,7 @@ TEST_F(shared, one_page)
 				fill_from(self->ptr + PAGES(page), 1, 2, page);
 		}
 		/* Not a change of its bytes, as far as the child can see. */
-		expect_refused(_metadata, self);
+		expect_refused(_metadata, self, which[i]);
 		expect_plain(_metadata, self);
 		tell_child(&self->step);
 		EXPECT_TRUE(reap(pid));
@@ -373,7 +376,7 @@ TEST_F(shared, with_grandchild)
 
 	/* The child is gone, the grandchild is not. */
 	wait_for_child(&self->step);
-	expect_refused(_metadata, self);
+	expect_refused(_metadata, self, 0);
 	tell_child(&self->step);
 	wait_for_child(&self->step);
 
@@ -448,7 +451,7 @@ TEST_F(shared, swapped_out)
 		_exit(_metadata->exit_code);
 	}
 
-	expect_refused(_metadata, self);
+	expect_refused(_metadata, self, 0);
 	expect_plain(_metadata, self);
 	EXPECT_EQ(nr_swapped(&self->arena, self->to, NR_PAGES), NR_PAGES);
 	tell_child(&self->step);
@@ -480,7 +483,7 @@ TEST_F(shared, swapped_in_by_child)
 	}
 
 	wait_for_child(&self->step);
-	expect_refused(_metadata, self);
+	expect_refused(_metadata, self, 0);
 	tell_child(&self->step);
 	EXPECT_TRUE(reap(pid));
 

@@ -610,6 +610,7 @@ static void move_shared(struct __test_metadata *_metadata, struct range *range)
 
 	snapshot_take(&range->snap, &arena, ptr, nr);
 	EXPECT_TRUE(is_refused(&range->snap, ptr, nr, MUST_RELOCATE_ANON, to));
+	EXPECT_TRUE(refused_as("shared_page", ptr));
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
 
@@ -963,8 +964,10 @@ static void expect_ksm_refused(struct __test_metadata *_metadata,
 	read_entries(arena, ptr, nr, range->entries);
 	snapshot_take(&range->snap, arena, ptr, nr);
 	EXPECT_TRUE(is_refused(&range->snap, ptr, nr, MUST_RELOCATE_ANON, to));
+	EXPECT_TRUE(refused_as("ksm", ptr));
 
 	ASSERT_EQ(relocate(ptr, nr, RELOCATE_ANON, to), to);
+	EXPECT_TRUE(refused_as("ksm", ptr));
 	EXPECT_TRUE(same_entries(arena, to, nr, range->entries));
 	EXPECT_EQ(nr_vmas(arena, range->left, NR_LEFT + nr), 2);
 	EXPECT_TRUE(ksm_intact(range, to));
@@ -1187,6 +1190,7 @@ TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
 	snapshot_take(&range->snap, &arena, range->ptr, range->nr);
 	EXPECT_TRUE(is_refused(&range->snap, range->ptr, half,
 			       MUST_RELOCATE_ANON, range->to));
+	EXPECT_TRUE(refused_as("cut_shared", range->ptr));
 	EXPECT_EQ(nr_swap_cached(&arena, range->ptr, range->nr), range->nr);
 	ASSERT_TRUE(device_thaw(&range->dev));
 	tell_child(&step);
@@ -1207,6 +1211,7 @@ TEST_F_TIMEOUT(cut, killed_while_waiting, 120)
 	struct range *range = &self->range;
 	struct arena arena = range->arena;
 	const size_t half = range->unit / 2;
+	struct relocation rel;
 	struct step step;
 	pid_t pid;
 	int try;
@@ -1227,6 +1232,11 @@ TEST_F_TIMEOUT(cut, killed_while_waiting, 120)
 		usleep(1000);
 	ASSERT_TRUE(is_waiting(pid));
 	EXPECT_TRUE(kill_child(pid));
+	if (can_trace()) {
+		EXPECT_TRUE(trace_look_at(&rel, pid));
+		EXPECT_STREQ(rel.reason, "signal");
+		EXPECT_EQ(rel.result, -EINTR);
+	}
 
 	ASSERT_TRUE(device_thaw(&range->dev));
 	EXPECT_EQ(swapoff(range->dev.path), 0);
@@ -1258,6 +1268,7 @@ TEST_F_TIMEOUT(cut, swap_cached_and_the_next_vma_shared, 120)
 	snapshot_take(&range->snap, &arena, ptr, nr + 4);
 	EXPECT_TRUE(is_refused(&range->snap, ptr + PAGES(half), part + 4,
 			       MUST_RELOCATE_ANON, to));
+	EXPECT_TRUE(refused_as("shared_page", next));
 	EXPECT_EQ(nr_swap_cached(&arena, ptr, nr), nr);
 	tell_child(&step);
 	EXPECT_TRUE(reap(pid));
@@ -1341,6 +1352,7 @@ static void expect_half_refused(struct __test_metadata *_metadata,
 	snapshot_take(&range->snap, &range->arena, range->ptr, range->nr);
 	EXPECT_TRUE(is_refused(&range->snap, range->ptr, range->unit / 2,
 			       MUST_RELOCATE_ANON, range->to));
+	EXPECT_TRUE(refused_as("cut_shared", range->ptr));
 }
 
 static void expect_half_moved_plainly(struct __test_metadata *_metadata,

@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -408,6 +409,213 @@ bool snapshot_same(struct snapshot *snap)
 	return ret;
 }
 
+/*
+ * The trace events of the kernel, in an instance of our own. What is read from
+ * trace_pipe is gone, so each look finds what is new. A test that was killed may
+ * have left the instance to us.
+ */
+#define TRACING		"/sys/kernel/tracing/instances/mremap_relocate"
+
+static int trace_pipe = -1;
+static pid_t trace_owner;
+
+/* What the last look has found. */
+static struct relocation traced;
+
+static void trace_stop(void)
+{
+	if (trace_pipe < 0 || getpid() != trace_owner)
+		return;
+	close(trace_pipe);
+	trace_pipe = -1;
+	rmdir(TRACING);
+}
+
+static void trace_start(void)
+{
+	if (mkdir(TRACING, 0700) && errno != EEXIST)
+		return;
+	if (write_text(TRACING "/events/mremap/enable", "1"))
+		trace_pipe = open(TRACING "/trace_pipe",
+				  O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (trace_pipe < 0) {
+		rmdir(TRACING);
+		return;
+	}
+	trace_owner = getpid();
+	atexit(trace_stop);
+}
+
+bool can_trace(void)
+{
+	return trace_pipe >= 0;
+}
+
+/* "   program-123   [000] ..... 4.567890: event: field=value field=value" */
+static bool is_line_of(const char *line, pid_t pid)
+{
+	const char *end = strstr(line, " [");
+
+	if (!end)
+		return false;
+	while (end > line && end[-1] == ' ')
+		end--;
+	while (end > line && end[-1] >= '0' && end[-1] <= '9')
+		end--;
+	return end > line && end[-1] == '-' && atoi(end) == pid;
+}
+
+static bool parse_relocation(const char *line, struct relocation *rel)
+{
+	int len;
+
+	return sscanf(line,
+		      "old_addr=%lx old_len=%lu new_addr=%lx new_len=%lu flags=%79s %n",
+		      &rel->old_addr, &rel->old_len, &rel->new_addr,
+		      &rel->new_len, rel->flags, &len) == 5 &&
+	       sscanf(line + len,
+		      "result=%d vmas_before=%d vmas_after=%d folios=%lu pages=%lu reason=%31s",
+		      &rel->result, &rel->vmas_before, &rel->vmas_after,
+		      &rel->folios, &rel->pages, rel->reason) == 6;
+}
+
+static bool parse_refusal(const char *line, struct relocation *rel)
+{
+	return sscanf(line, "start=%lx end=%lx addr=%lx reason=%31s", &rel->start,
+		      &rel->end, &rel->addr, rel->refusal) == 4;
+}
+
+/* The refusals of a call come before the event of the call itself. */
+static void trace_line(const char *line, pid_t pid, struct relocation *rel,
+		       bool *ended)
+{
+	static const char relocate[] = ": mremap_relocate: ";
+	static const char refused[] = ": mremap_relocate_refused: ";
+	const char *at;
+
+	if (!is_line_of(line, pid))
+		return;
+	if (*ended) {
+		memset(rel, 0, sizeof(*rel));
+		*ended = false;
+	}
+	at = strstr(line, refused);
+	if (at) {
+		if (!parse_refusal(at + strlen(refused), rel))
+			ksft_exit_fail_msg("odd trace event: %s\n", line);
+		rel->nr_refused++;
+	}
+	at = strstr(line, relocate);
+	if (at) {
+		if (!parse_relocation(at + strlen(relocate), rel))
+			ksft_exit_fail_msg("odd trace event: %s\n", line);
+		*ended = true;
+	}
+}
+
+bool trace_look_at(struct relocation *rel, pid_t pid)
+{
+	static char text[1 << 14];
+	bool ended = false;
+	char *line, *next;
+	size_t len = 0;
+	ssize_t ret;
+
+	memset(rel, 0, sizeof(*rel));
+	if (!can_trace())
+		return false;
+	while ((ret = read(trace_pipe, text + len, sizeof(text) - 1 - len)) > 0) {
+		len += ret;
+		text[len] = '\0';
+		for (line = text; (next = strchr(line, '\n')); line = next + 1) {
+			*next = '\0';
+			trace_line(line, pid, rel, &ended);
+		}
+		len -= line - text;
+		memmove(text, line, len);
+	}
+	return ended;
+}
+
+bool trace_look(struct relocation *rel)
+{
+	if (!trace_look_at(rel, getpid()))
+		return false;
+	traced = *rel;
+	return true;
+}
+
+static bool trace_says(bool right)
+{
+	if (right)
+		return true;
+	ksft_print_msg("traced: result %d, VMAs %d to %d, %lu folios, %lu pages\n",
+		       traced.result, traced.vmas_before, traced.vmas_after,
+		       traced.folios, traced.pages);
+	ksft_print_msg("traced: reason \"%s\", %d refused, the last at %lx for \"%s\"\n",
+		       traced.reason, traced.nr_refused, traced.addr,
+		       traced.refusal);
+	return false;
+}
+
+bool relocated_as(unsigned long folios, unsigned long pages)
+{
+	struct relocation rel;
+
+	if (!can_trace())
+		return true;
+	return trace_says(trace_look(&rel) && !rel.result && !rel.nr_refused &&
+			  !strcmp(rel.reason, "none") && rel.folios == folios &&
+			  rel.pages == pages);
+}
+
+bool nothing_gained(const char *reason)
+{
+	struct relocation rel;
+
+	if (!can_trace())
+		return true;
+	return trace_says(trace_look(&rel) && !rel.result && !rel.nr_refused &&
+			  !strcmp(rel.reason, reason) && !rel.folios &&
+			  !rel.pages);
+}
+
+bool refused_as(const char *reason, const char *addr)
+{
+	struct relocation rel;
+
+	if (!can_trace())
+		return true;
+	/* If it was is_refused(), there is nothing new. */
+	trace_look(&rel);
+	if (!trace_says(traced.nr_refused && !strcmp(traced.refusal, reason) &&
+			!strcmp(traced.reason, reason)))
+		return false;
+	if (traced.addr == (unsigned long)addr)
+		return true;
+	ksft_print_msg("refused at %lx instead of %lx\n", traced.addr,
+		       (unsigned long)addr);
+	return false;
+}
+
+/* With the right range, and nothing changed. */
+static bool traced_as_refused(const char *from, size_t nr)
+{
+	struct relocation rel;
+
+	if (!can_trace())
+		return true;
+	return trace_says(trace_look(&rel) && rel.result == -EFAULT &&
+			  rel.vmas_before == rel.vmas_after && !rel.pages &&
+			  rel.old_addr == (unsigned long)from &&
+			  rel.old_len == PAGES(nr) &&
+			  rel.nr_refused == (strcmp(rel.reason, "none") != 0) &&
+			  (!rel.nr_refused ||
+			   (rel.addr >= rel.old_addr && rel.addr >= rel.start &&
+			    rel.addr < rel.end &&
+			    rel.end <= rel.old_addr + rel.old_len)));
+}
+
 bool is_refused(struct snapshot *snap, void *from, size_t nr, int flags,
 		void *to)
 {
@@ -418,7 +626,8 @@ bool is_refused(struct snapshot *snap, void *from, size_t nr, int flags,
 		ksft_print_msg("it was moved\n");
 	else if (error != EFAULT)
 		ksft_print_msg("error %d instead of EFAULT\n", error);
-	return snapshot_same(snap) && res == MAP_FAILED && error == EFAULT;
+	return snapshot_same(snap) && res == MAP_FAILED && error == EFAULT &&
+	       traced_as_refused(from, nr);
 }
 
 struct figure {
@@ -453,6 +662,23 @@ long status_kb(const char *name)
 long meminfo_kb(const char *name)
 {
 	return read_figure("/proc/meminfo", name);
+}
+
+long vm_event(const char *name)
+{
+	FILE *file = fopen("/proc/vmstat", "r");
+	long value = -1, num;
+	char line[128], key[64];
+
+	if (!file)
+		return -1;
+	while (value < 0 && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%63s %ld", key, &num) == 2 &&
+		    !strcmp(key, name))
+			value = num;
+	}
+	fclose(file);
+	return value;
 }
 
 bool write_text(const char *path, const char *text)
@@ -772,6 +998,9 @@ static void __attribute__((constructor)) say_how_to_find(void)
 	if (!by_node && !by_swap)
 		idle_bitmap = open("/sys/kernel/mm/page_idle/bitmap",
 				   O_RDWR | O_CLOEXEC);
+	trace_start();
+	ksft_print_msg("What was relocated is told by: mappings%s\n",
+		       can_trace() ? ", trace events" : " (no tracefs)");
 	ksft_print_msg("The reverse mapping is tested by:%s%s%s\n",
 		       by_node ? " migration" : "", by_swap ? " reclaim" : "",
 		       can_idle() ? " page_idle" :

@@ -124,9 +124,49 @@ void snapshot_take(struct snapshot *snap, struct arena *arena, void *ptr,
 		   size_t nr);
 bool snapshot_same(struct snapshot *snap);
 
-/* Is the move refused with EFAULT, and is everything as in the snapshot then? */
+/*
+ * Is the move refused with EFAULT, and is everything as in the snapshot then?
+ * Do the trace events say so, too?
+ */
 bool is_refused(struct snapshot *snap, void *from, size_t nr, int flags,
 		void *to);
+
+/*
+ * What the trace event of the last call that asked for relocation says. Of the
+ * VMAs of the range that were refused, it is the last one.
+ */
+struct relocation {
+	unsigned long old_addr, old_len, new_addr, new_len;
+	char flags[80];
+	int result, vmas_before, vmas_after;
+	unsigned long folios, pages;
+	char reason[32];
+	int nr_refused;
+	unsigned long start, end, addr;
+	char refusal[32];
+};
+
+/* False if tracefs, or the events in it, are not there. */
+bool can_trace(void);
+
+/*
+ * The last call of this process, or of another one, since the last look of
+ * whomever. False if there was none.
+ */
+bool trace_look(struct relocation *rel);
+bool trace_look_at(struct relocation *rel, pid_t pid);
+
+/*
+ * Was the last call of this process that asked for relocation done, refused, or
+ * was there nothing to gain? Says what was wrong if not. True if !can_trace().
+ * is_refused() has looked already, and refused_as() asks what it has seen.
+ */
+bool relocated_as(unsigned long folios, unsigned long pages);
+bool refused_as(const char *reason, const char *addr);
+bool nothing_gained(const char *reason);
+
+/* A counter of /proc/vmstat, -1 if it is not there. */
+long vm_event(const char *name);
 
 /* Write to a file of /proc or /sys that need not be there, or may not like it. */
 bool write_text(const char *path, const char *text);

@@ -23,6 +23,10 @@
  * two goes on moving blocks until a call fails, or until more blocks have been
  * moved than vm.max_map_count allows a process to have areas.
  *
+ * In act three nothing moves. The blocks of a heap are committed one by one, in
+ * no order, where they will stay, and are written to at once. The heap ends in
+ * pieces all the same, until one call relocates it in place.
+ *
  * At the end it makes a move that is refused, and has the kernel's trace events
  * say why.
  *
@@ -440,6 +444,46 @@ static bool pass_limit(struct result *res, int flag, size_t limit)
 	return ok;
 }
 
+/*
+ * Act three: commit the blocks of a heap where they stay, in no order, and then
+ * ask once for what nobody has to move for.
+ */
+static bool commit(struct result *res, int flag)
+{
+	const size_t len = block_pages * page_size;
+	const size_t heap_len = nr_blocks * len;
+	uint64_t seed = 88172645463325252ull;
+	char *heap = find_space(heap_len + 2 * page_size) + page_size;
+	char *used = calloc(nr_blocks, 1);
+	double start;
+	size_t i, block;
+	void *ret;
+
+	if (!used)
+		trouble("out of memory");
+	for (i = 0; i < nr_blocks; i++) {
+		do {
+			block = next_random(&seed) % nr_blocks;
+		} while (used[block]);
+		used[block] = 1;
+		if (!map_block(heap + block * len, len))
+			return failed(res, "mmap");
+		fill_block(heap + block * len, block, len);
+	}
+	res->vmas_before = count_vmas(heap, heap + heap_len, NULL);
+
+	start = now();
+	ret = (void *)syscall(SYS_mremap, heap, heap_len, heap_len,
+			      MREMAP_MAYMOVE | flag, NULL);
+	res->seconds = now() - start;
+	if (ret != heap)
+		return failed(res, "mremap");
+	res->vmas_after = count_vmas(heap, heap + heap_len, &res->one_range);
+	for (i = 0; i < nr_blocks; i++)
+		verify_block(res, heap + i * len, i, len);
+	return true;
+}
+
 /* Run one process that does its part and reports in shared memory. */
 static struct result *run(int act, int flag, size_t limit, const char *name)
 {
@@ -466,8 +510,10 @@ static struct result *run(int act, int flag, size_t limit, const char *name)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (act == 1)
 			res->done = compact(res, flag);
-		else
+		else if (act == 2)
 			res->done = pass_limit(res, flag, limit);
+		else
+			res->done = commit(res, flag);
 		_exit(0);
 	}
 	if (waitpid(pid, &status, 0) != pid)
@@ -687,6 +733,39 @@ static bool act_two(long want_limit, struct result **plain,
 	       !p->lost && f->verified == (unsigned long long)f->moved * page_size;
 }
 
+static bool act_three(struct result **flagged)
+{
+	const unsigned long long want =
+		(unsigned long long)nr_blocks * block_pages * page_size;
+	struct result *p, *f;
+	char title[160];
+	int i;
+
+	p = run(3, 0, 0, "committing a heap in pieces");
+	f = run(3, MREMAP_RELOCATE_ANON, 0, "the same, and relocating it in place");
+	*flagged = f;
+
+	snprintf(title, sizeof(title),
+		 "Act three: %zu blocks, committed in no order, and none of them moves",
+		 nr_blocks);
+	head(title);
+	row("VMAs before the call", "%18ld  %18ld", p->vmas_before, f->vmas_before);
+	row("VMAs after the call", "%18ld  %18ld", p->vmas_after, f->vmas_after);
+	row("microseconds for the call", "%18.1f  %18.1f", p->seconds * 1e6,
+	    f->seconds * 1e6);
+	row("bytes verified", "%18llu  %18llu", p->verified, f->verified);
+	row("bytes lost", "%18llu  %18llu", p->lost, f->lost);
+	for (i = 0; i < NR_COUNTERS; i++)
+		row(counter_names[i], "%18ld  %18ld", p->counters[i],
+		    f->counters[i]);
+	if (!f->done)
+		printf("\n  flagged run stopped: %s: %s\n", f->what, strerror(f->err));
+	printf("\n");
+
+	return f->done && f->vmas_after == 1 && f->one_range && !f->lost &&
+	       f->verified == want && !p->lost;
+}
+
 static bool write_file(const char *path, const char *text)
 {
 	FILE *file = fopen(path, "w");
@@ -804,7 +883,7 @@ int main(int argc, char **argv)
 		{ "help",	no_argument,		NULL, 'h' },
 		{ }
 	};
-	struct result *p1, *f1, *p2 = NULL, *f2 = NULL;
+	struct result *p1, *f1, *p2 = NULL, *f2 = NULL, *f3;
 	bool held, with_limit = true;
 	long limit = 0;
 	int opt;
@@ -854,6 +933,7 @@ int main(int argc, char **argv)
 	held = act_one(&p1, &f1);
 	if (with_limit)
 		held &= act_two(limit, &p2, &f2, &limit);
+	held &= act_three(&f3);
 
 	why_not();
 
@@ -867,6 +947,7 @@ int main(int argc, char **argv)
 	if (p2 && !p2->done && p2->err == ENOMEM)
 		printf("; without it %s() failed for good after %ld blocks, with it nothing grew",
 		       p2->what, p2->moved);
-	printf("; no byte was lost.\n");
+	printf("; a heap in %ld pieces became one where it was; no byte was lost.\n",
+	       f3->vmas_before);
 	return EXIT_HELD;
 }

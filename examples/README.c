@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The examples of README.md: README-1.c, README-2.c are its code blocks.
+ * The examples of README.md: README-1.c and so on are its code blocks.
  */
 #define _GNU_SOURCE
 #include "examples.h"
@@ -10,9 +10,14 @@
 #define MREMAP_MUST_RELOCATE_ANON 16
 #endif
 
-static void move_or_else(void *from, size_t len, void *to)
+static void join_in_place(void *heap, size_t len, int flag)
 {
 #include "README-2.c"
+}
+
+static void move_or_else(void *from, size_t len, void *to)
+{
+#include "README-3.c"
 }
 
 static void two_blocks(int flag, int nr_mappings, const char *what)
@@ -45,6 +50,14 @@ int main(void)
 	move_or_else(block(NULL, 'b'), SZ, to + SZ);
 	check(holds(to, 'a') && holds(to + SZ, 'b') &&
 	      mappings(to, 2 * SZ) == 1, "the other flag: one mapping");
+
+	to = reserve(2 * SZ);
+	move_block(block(NULL, 'a'), SZ, to, 0);
+	move_block(block(NULL, 'b'), SZ, to + SZ, 0);
+	check(mappings(to, 2 * SZ) == 2, "two that have been moved plainly");
+	join_in_place(to, 2 * SZ, relocate_flag());
+	check(holds(to, 'a') && holds(to + SZ, 'b') &&
+	      mappings(to, 2 * SZ) == 1, "... become one where they are");
 
 	to = reserve(SZ);
 	from = block(NULL, 'a');

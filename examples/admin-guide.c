@@ -7,6 +7,12 @@
 #include "examples.h"
 #include "admin-guide-1.c"
 
+#ifndef PR_SET_MREMAP_RELOCATE
+#define PR_SET_MREMAP_RELOCATE 82
+#define PR_GET_MREMAP_RELOCATE 83
+#define PR_MREMAP_RELOCATE_CHEAP 1
+#define PR_MREMAP_RELOCATE_SYSCTL 3
+#endif
 #ifndef MREMAP_MUST_RELOCATE_ANON
 #define MREMAP_MUST_RELOCATE_ANON 16
 #endif
@@ -20,9 +26,45 @@ static void defragment(void *old, void *new)
 #undef mremap
 }
 
+static void join_in_place(void *heap, size_t size)
+{
+#define mremap(from, old_len, new_len, flags) \
+	syscall(SYS_mremap, from, old_len, new_len, flags, NULL)
+#include "admin-guide-3.c"
+#undef mremap
+}
+
+static void relocate_what_is_cheap(void)
+{
+#include "admin-guide-4.c"
+}
+
 static void make_private(char *ptr, size_t len)
 {
-#include "admin-guide-3.c"
+#include "admin-guide-5.c"
+}
+
+/* Plain moves merge, in this process and in its children. */
+static void with_the_switch(void)
+{
+	char *to = reserve(2 * SZ + 4096) + 4096;
+	int status = 1;
+	pid_t pid;
+
+	relocate_what_is_cheap();
+	check(prctl(PR_GET_MREMAP_RELOCATE, 0, 0, 0, 0) ==
+	      PR_MREMAP_RELOCATE_CHEAP, "prctl() has turned the switch");
+	pid = fork();
+	if (!pid) {
+		for (int i = 0; i < 2; i++)
+			sys_mremap(block(NULL, 'a' + i), SZ,
+				   MREMAP_MAYMOVE | MREMAP_FIXED, to + i * SZ);
+		_exit(mappings(to, 2 * SZ) != 1 || !holds(to, 'a') ||
+		      !holds(to + SZ, 'b'));
+	}
+	check(waitpid(pid, &status, 0) == pid && !status,
+	      "... and plain moves of a child merge");
+	prctl(PR_SET_MREMAP_RELOCATE, PR_MREMAP_RELOCATE_SYSCTL, 0, 0, 0);
 }
 
 static void *must_move(char *from, char *to)
@@ -68,6 +110,16 @@ int main(void)
 	check(mappings(new, 3 * SZ) == 1 && holds(new, 'a') &&
 	      holds(new + SZ, 'b') && holds(new + 2 * SZ, 'c'),
 	      "... become one by one call");
+
+	for (int i = 0; i < 3; i++)
+		sys_mremap(block(NULL, 'd' + i), SZ,
+			   MREMAP_MAYMOVE | MREMAP_FIXED, old + i * SZ);
+	check(mappings(old, 3 * SZ) == 3, "three mappings that do not merge");
+	join_in_place(old, 3 * SZ);
+	check(mappings(old, 3 * SZ) == 1 && holds(old, 'd') &&
+	      holds(old + SZ, 'e') && holds(old + 2 * SZ, 'f'),
+	      "... become one where they are");
+	with_the_switch();
 
 	to = reserve(SZ);
 	from = block(NULL, 'a');

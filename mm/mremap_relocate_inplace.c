@@ -264,12 +264,22 @@ void mremap_rehome_to_copy(struct vm_area_struct *copy,
 	}
 }
 
+/* Merge a VMA with its neighbours. One of these can be run->anon_src, and go. */
+static void merge_in_run(struct vma_run *run, struct vm_area_struct *vma)
+{
+	struct anon_vma *anon_vma = run->anon_src ? run->anon_src->anon_vma : NULL;
+	struct vm_area_struct *merged = vma_merge_relocated(vma, NULL);
+
+	if (anon_vma && merged->anon_vma == anon_vma)
+		run->anon_src = merged;
+}
+
 /*
  * Make [start, end) of @vma a VMA of its own. If that fails it stays whole, unless
  * there is no memory for that either.
  */
-static int isolate_part(struct vm_area_struct *vma, unsigned long start,
-			unsigned long end)
+static int isolate_part(struct vma_run *run, struct vm_area_struct *vma,
+			unsigned long start, unsigned long end)
 {
 	VMA_ITERATOR(vmi, vma->vm_mm, start);
 	int err = 0;
@@ -280,7 +290,7 @@ static int isolate_part(struct vm_area_struct *vma, unsigned long start,
 		err = split_vma(&vmi, vma, end, /* new_below= */0);
 	/* Joins what the first one has split. */
 	if (err && vma->vm_start == start)
-		vma_merge_relocated(vma, NULL);
+		merge_in_run(run, vma);
 	return err;
 }
 
@@ -379,11 +389,8 @@ static int relocate_and_merge(struct vma_run *run, struct vm_area_struct *vma,
 	return 0;
 
 nomem:
-	/*
-	 * Joins what was split, if it still fits. That does not free
-	 * run->anon_src: it is at home, and a part that was split is not.
-	 */
-	vma_merge_relocated(vma, NULL);
+	/* Joins what was split, if it still fits. */
+	merge_in_run(run, vma);
 	return -ENOMEM;
 }
 
@@ -396,12 +403,12 @@ static int relocate_part(struct vma_run *run, struct vm_area_struct *vma,
 	int err;
 
 	if (!vma_run_needs(run, vma)) {
-		/* There may have been no memory for the merge, before. */
-		if (run->can_merge)
-			vma_merge_relocated(vma, NULL);
+		/* Not all that could merge has: memory was short, or DONTUNMAP. */
+		if (run->can_merge && vma->anon_vma)
+			merge_in_run(run, vma);
 		return 0;
 	}
-	err = isolate_part(vma, start, end);
+	err = isolate_part(run, vma, start, end);
 	if (!err)
 		err = relocate_and_merge(run, vma, &rehomed);
 	if (err)

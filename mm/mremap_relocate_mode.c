@@ -16,6 +16,7 @@
 
 #include "internal.h"
 #include "mremap_relocate.h"
+#include "rehome.h"
 
 /*
  * The longest range that counts as cheap, in bytes: the mmap lock is held, and
@@ -59,9 +60,10 @@ bool mremap_relocate_unasked(struct vm_area_struct *vma, unsigned long old_addr,
 
 	switch (set ? set - 1 : READ_ONCE(sysctl_mremap_relocate)) {
 	case PR_MREMAP_RELOCATE_CHEAP:
-		return is_cheap(vma, old_addr, new_addr, len, flags);
+		return vma_can_rehome(vma) &&
+		       is_cheap(vma, old_addr, new_addr, len, flags);
 	case PR_MREMAP_RELOCATE_ALL:
-		return true;
+		return vma_can_rehome(vma);
 	default:
 		return false;
 	}

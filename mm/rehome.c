@@ -42,6 +42,7 @@ struct rehome_range {
 	bool prepare;		/* Split folios, or only look? */
 	bool unprepared;	/* Has it to be prepared? */
 	struct folio *checked;	/* The last large folio found fine, referenced. */
+	bool checked_whole;	/* Are all its users in the range, in their places? */
 	struct rehome_refusal *refusal;	/* To be filled in, or NULL. */
 };
 
@@ -315,7 +316,9 @@ static int check_folio(struct rehome_range *range, struct folio *folio,
 	}
 	if (!found.mapped && !found.swapped)
 		return -EAGAIN;
-	if (!found.cut && found.mapped + found.swapped == folio_nr_users(folio))
+	range->checked_whole = !found.cut && found.mapped + found.swapped ==
+					     folio_nr_users(folio);
+	if (range->checked_whole)
 		return 0;
 	return check_cut_folio(range, folio, addr, &found);
 }
@@ -409,7 +412,7 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
 				return 1;
 		} else if (folio == range->checked) {
 			/* Then the next PTEs hold the rest of it. */
-			return folio_all_mapped(folio) ?
+			return range->checked_whole && folio_all_mapped(folio) ?
 			       min_t(long, end - ptep, folio_nr_pages(folio) -
 						       folio_page_idx(folio, page)) : 1;
 		} else if (page == &folio->page &&

@@ -145,10 +145,11 @@ static inline struct folio *page_small_folio(struct page *page)
 
 /**
  * folio_all_mapped() - Is each page of a folio mapped?
- * @folio: A folio, locked, that rehome_check() has agreed to.
+ * @folio: A folio that rehome_check() has found to have all its users in the
+ *	   range, in their places. It or one of its page tables is locked.
  *
- * If it is mapped as often as it has pages, then yes, and in its place: all its
- * mappings are in the range, and no place in it can map more than one page.
+ * If it is mapped as often as it has pages, then yes: no place in the range can
+ * map more than one page.
  *
  * Returns: true if so, by PTEs.
  */

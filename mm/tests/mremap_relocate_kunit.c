@@ -1416,6 +1416,38 @@ static void relocate_torn_large(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
 }
 
+/*
+ * The same, with other pages in place of the half, which a child has as well. They
+ * are not overlooked for the folio, and so it is not split for nothing.
+ */
+static void relocate_torn_beside_shared(struct kunit *test)
+{
+	const unsigned long away = ARENA + PMD_SIZE;
+	const unsigned long half = LARGE_NR / 2;
+	struct mm_struct *parent = current->mm;
+	struct mm_struct *child;
+
+	map_folios(test, ARENA, LARGE_NR, LARGE_ORDER, 1);
+	plain_move(test, ARENA + PAGES(half), away, half);
+	map_pages(test, ARENA + PAGES(half), half);
+	KUNIT_ASSERT_EQ(test, 0, do_madvise(parent, ARENA + PAGES(half),
+					    PAGES(half), MADV_HUGEPAGE));
+	fill_pages(test, ARENA + PAGES(half), half, 101);
+	KUNIT_ASSERT_EQ(test, order_at(ARENA + PAGES(half)), 0);
+
+	child = child_fork(test);
+	switch_mm_to(child);
+	KUNIT_EXPECT_EQ(test, 0, do_madvise(child, ARENA, PAGES(half),
+					    MADV_DONTNEED));
+	KUNIT_EXPECT_EQ(test, 0, do_madvise(child, away, PAGES(half),
+					    MADV_DONTNEED));
+	switch_mm_to(parent);
+	KUNIT_EXPECT_EQ(test, -EFAULT, relocate(test, ARENA, ARENA + 4 * PMD_SIZE,
+						LARGE_NR));
+	KUNIT_EXPECT_EQ(test, order_at(ARENA), LARGE_ORDER);
+	child_exit(child);
+}
+
 /* A large folio that would have to be split and cannot be, for it is pinned. */
 static void relocate_pinned_large(struct kunit *test)
 {
@@ -1786,6 +1818,7 @@ static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE(relocate_large_beside_fault),
 	KUNIT_CASE(relocate_cut_large),
 	KUNIT_CASE(relocate_torn_large),
+	KUNIT_CASE(relocate_torn_beside_shared),
 	KUNIT_CASE(relocate_pinned_large),
 	KUNIT_CASE(relocate_shared_large),
 	KUNIT_CASE_PARAM(relocate_read_in, reads_gen_params),

@@ -57,8 +57,8 @@ TRACE_DEFINE_ENUM(NOT_REHOMED_SIGNAL);
 		{ MREMAP_MUST_RELOCATE_ANON,	"MUST_RELOCATE_ANON" })
 
 /**
- * mremap_relocate - called at the end of a call of mremap() with one of the
- *		     flags MREMAP_RELOCATE_ANON and MREMAP_MUST_RELOCATE_ANON
+ * mremap_relocate - called at the end of a call of mremap() that was to relocate
+ *		     memory, by its flags or by vm.mremap_relocate
  * @old_addr: start of the range, in bytes
  * @old_len: its length, in bytes
  * @new_addr: where it is now, or if the call failed was to go, in bytes

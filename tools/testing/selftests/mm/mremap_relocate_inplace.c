@@ -19,6 +19,9 @@
 #include <unistd.h>
 #include "mremap_relocate_util.h"
 
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP	4
+#endif
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT	21
 #endif
@@ -536,6 +539,44 @@ TEST_F(in_place, userfaultfd)
 	close(uffd);
 	EXPECT_TRUE(healthy(arena, ptr, 5, 1));
 	EXPECT_TRUE(healthy(arena, ptr + PAGES(5), 5, 2));
+}
+
+/*
+ * MREMAP_DONTUNMAP leaves a VMA that could merge with its neighbours, and does
+ * not. Then it is the model for others that goes when it merges:
+ *
+ *   [aaaa][BBBB][CCCC]   and   [BBBB][aaaa][CCCC]   ->   one
+ */
+TEST_F(in_place, left_by_dontunmap)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = map_filled(arena, 10, 5, 1), *b, *c;
+	char *away = arena_at(arena, 60);
+
+	b = map_filled(arena, 20, 5, 2);
+	arena_map(arena, 15, 5);
+	ASSERT_EQ(sys_mremap(ptr, PAGES(10), PAGES(10), MREMAP_MAYMOVE |
+			     MREMAP_FIXED | MREMAP_DONTUNMAP, away), away);
+	c = map_moved(arena, 25, 5, 3);
+	ASSERT_EQ(nr_vmas(arena, ptr, 20), 3);
+	ASSERT_EQ(in_place(b, 10, variant->flags), 0);
+	EXPECT_TRUE(is_one_vma(arena, ptr, 20));
+	EXPECT_TRUE(healthy(arena, b, 5, 2));
+	EXPECT_TRUE(healthy(arena, c, 5, 3));
+
+	b = map_filled(arena, 35, 5, 2);
+	ptr = map_filled(arena, 45, 5, 1);
+	arena_map(arena, 40, 5);
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(5), MREMAP_MAYMOVE |
+			     MREMAP_FIXED | MREMAP_DONTUNMAP, away + PAGES(20)),
+		  away + PAGES(20));
+	c = map_moved(arena, 50, 5, 3);
+	ASSERT_EQ(nr_vmas(arena, b, 20), 3);
+	ASSERT_EQ(in_place(b, 20, variant->flags), 0);
+	EXPECT_TRUE(is_one_vma(arena, b, 20));
+	EXPECT_TRUE(healthy(arena, b, 5, 2));
+	EXPECT_TRUE(healthy(arena, c, 5, 3));
+	EXPECT_TRUE(healthy(arena, away, 5, 1));
 }
 
 /* At the limit of VMAs, where nothing else can help. */

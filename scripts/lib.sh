@@ -241,6 +241,42 @@ kernel_version() {
 		"$1/Makefile"
 }
 
+# A profile is a fragment config/NAME.config with the line "# Profile: SUBJECT".
+# "# Builds on: NAME" puts it on top of another, and "# Boots with: PARAMETER..."
+# is for the kernel's command line.
+profiles() {
+	grep -ls '^# Profile: ' "$ROOT"/config/*.config |
+		sed 's|.*/||; s|\.config$||' | xargs
+}
+
+# profile_says NAME FIELD
+profile_says() { sed -n "s/^# $2: //p" "$ROOT/config/$1.config"; }
+
+# profile_chain NAME: it and those that it builds on, the first of them first
+profile_chain() {
+	_chain=
+	_next=$1
+	while [ -n "$_next" ]; do
+		case " $(profiles) " in
+		*" $_next "*) ;;
+		*)	[ -z "$_chain" ] ||
+				die "profile '${_chain%% *}' builds on '$_next', which is none"
+			misuse "no profile '$_next'; there are:" $(profiles) ;;
+		esac
+		case " $_chain " in
+		*" $_next "*) die "profile '$1' builds on itself" ;;
+		esac
+		_chain="$_next${_chain:+ $_chain}"
+		_next=$(profile_says "$_next" 'Builds on')
+	done
+	echo "$_chain"
+}
+
+# Where a kernel tree keeps what is built with it
+profile_dir() {
+	if [ "$1" = debug ]; then echo .build; else echo ".build-$1"; fi
+}
+
 # One line per commit of the series: PATCH [FILE OF OURS]...  In the file, a
 # commit's files may also stand on indented lines below it.
 series_lines() {

@@ -28,7 +28,7 @@
 #define MAX_NTH		200
 
 /* In seconds, for a kernel with all debug options in an emulator. */
-#define TIMEOUT		300
+#define TIMEOUT		900
 
 static const struct {
 	const char *path, *value;

@@ -1244,7 +1244,7 @@ static size_t compact(struct __test_metadata *_metadata,
  *	..[DDDD]..[AAAA][BBBB][CCCC]......   plainly,
  *	..[DDDD]..[AAAABBBBCCCC]..........   with the flag
  */
-TEST_F_TIMEOUT(map_count, compacts, 180)
+TEST_F(map_count, compacts)
 {
 	char *to = arena_at(&self->arena, 100);
 
@@ -1295,7 +1295,7 @@ static size_t spare_needed(struct __test_metadata *_metadata,
 }
 
 /* What cannot be moved plainly for want of mappings cannot be with the flag. */
-TEST_F_TIMEOUT(map_count, same_headroom, 180)
+TEST_F(map_count, same_headroom)
 {
 	const struct scenario scenarios[] = {
 		{ SIMPLE, 0, NR_PAGES, NR_PAGES },
@@ -1351,7 +1351,7 @@ static void move_until_killed(struct step *step, int flags)
 	}
 }
 
-TEST_F_TIMEOUT(others, killed_while_moving, 120)
+TEST_F(others, killed_while_moving)
 {
 	long before, after;
 	struct step step;
@@ -1625,7 +1625,7 @@ static enum outcome move_once(struct __test_metadata *_metadata,
 	return outcome;
 }
 
-TEST_F_TIMEOUT(nomem, each_allocation, 180)
+TEST_F(nomem, each_allocation)
 {
 	int nth, try, seen[NOTHING_FAILED + 1] = { 0 };
 	enum outcome outcome = FAILED;
@@ -1684,7 +1684,7 @@ static int count_moved(struct __test_metadata *_metadata,
 	return moved;
 }
 
-TEST_F_TIMEOUT(nomem, several_vmas, 180)
+TEST_F(nomem, several_vmas)
 {
 	const size_t nr = NOMEM_VMAS * NOMEM_MORE;
 	struct arena *arena = &self->arena;
@@ -1745,7 +1745,7 @@ TEST_F_TIMEOUT(nomem, several_vmas, 180)
  * for memory, the one may have shrunk, and the other be gone, as with a plain
  * mremap(). What was to move is at its place.
  */
-TEST_F_TIMEOUT(nomem, shrinks_over_something, 180)
+TEST_F(nomem, shrinks_over_something)
 {
 	struct arena *arena = &self->arena;
 	const size_t nr = NOMEM_NR - NOMEM_MORE;

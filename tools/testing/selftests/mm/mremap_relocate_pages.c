@@ -409,7 +409,7 @@ TEST_F(pages, swapped_in)
  * while they are moved back and forth: whichever comes first, no page may be
  * lost, left with a migration entry for ever, or left behind.
  */
-TEST_F_TIMEOUT(pages, under_migration, 120)
+TEST_F(pages, under_migration)
 {
 	struct arena *arena = &self->arena;
 	struct migrator mig;
@@ -442,7 +442,7 @@ TEST_F_TIMEOUT(pages, under_migration, 120)
  * its lock were held during the move, it would be waited for with a page locked
  * by the one, and that page with the lock held by the other.
  */
-TEST_F_TIMEOUT(pages, under_migration_in_one_anon_vma, 60)
+TEST_F(pages, under_migration_in_one_anon_vma)
 {
 	struct arena *arena = &self->arena;
 	char *rest = arena_map(arena, 50, 40);
@@ -510,7 +510,7 @@ static void *idler(void *arg)
  * Pages that are busy just when it is their turn: mapped, and locked by somebody
  * else. Each move is looked at, as the next one would put right what it left.
  */
-TEST_F_TIMEOUT(pages, locked_by_others, 120)
+TEST_F(pages, locked_by_others)
 {
 	struct arena *arena = &self->arena;
 	struct idler idle = {
@@ -1423,7 +1423,7 @@ TEST_F(large, swap_cached)
 	EXPECT_TRUE(healthy(arena, to, nr, 1));
 }
 
-TEST_F_TIMEOUT(large, under_migration, 120)
+TEST_F(large, under_migration)
 {
 	struct arena *arena = &self->arena;
 	/* In turns, a place that is aligned and one that is not. */
@@ -1455,7 +1455,7 @@ TEST_F_TIMEOUT(large, under_migration, 120)
  * Always to a place where a huge page stays one, so that there is a migration
  * entry for all of it to be met.
  */
-TEST_F_TIMEOUT(large, aligned_under_migration, 120)
+TEST_F(large, aligned_under_migration)
 {
 	struct arena *arena = &self->arena;
 	char *to = arena_at(arena, 4 * self->table);

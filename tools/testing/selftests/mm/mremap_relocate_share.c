@@ -717,7 +717,7 @@ static void *gup_loop(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(pinned, gup_fast_in_a_loop, 120)
+TEST_F(pinned, gup_fast_in_a_loop)
 {
 	struct gup_loop loop = {
 		.ptr = { self->ptr, self->to },
@@ -809,7 +809,7 @@ static void *read_thread(void *arg)
  * the device is done, while they are moved. One that comes too late fails, and
  * may have filled some pages.
  */
-TEST_F_TIMEOUT(pinned, direct_read, 120)
+TEST_F(pinned, direct_read)
 {
 	struct reader reader = { .file = open_direct() };
 	char *data[2], *from = self->ptr, *to = self->to;

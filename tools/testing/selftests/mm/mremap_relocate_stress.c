@@ -18,9 +18,16 @@
  * The layout is kept in a shadow, so that a page that is lost, stale, or some
  * other page, is found out.
  *
- * Usage: mremap_relocate_stress [offline] [MOVES [SEED]]
+ * Usage: mremap_relocate_stress [offline] [MOVES|SECONDSs [SEED]]
  *
  * The seed decides on the moves, but not on how they meet with the movers.
+ *
+ * By the clock, as with "600s", the arena and the moves are larger, the movers
+ * leave the processor of the moving thread to it, and allocations of some moves
+ * fail. Then what counts is how many pages were certainly relocated and were
+ * found with their bytes afterwards. Of each page that was written this looks at
+ * three words, one of them chosen by its serial number. It looks at all words of
+ * all pages of the range after one move in eight, and in the end.
  *
  * With "offline", memory is put offline, and those are missing who go by pfn,
  * compaction above all, and with it huge pages. They do not keep a block from
@@ -57,13 +64,15 @@
 #endif
 
 #define UNIT		((2ul << 20) / psize())	/* A PMD's worth, on x86. */
-#define NR_PAGES		(16 * UNIT)
-#define NR_MAX		(16 * 512)
+#define NR_PAGES		(nr_units * UNIT)
+#define NR_MAX		(MOST_UNITS * 512)
+#define MOST_UNITS	64
 #define MOVES		100
 #define ENOUGH_RELOCATED 10
 /* How many times as many moves are made for a mover that lags behind. */
 #define PATIENCE	20
 
+#define FAULTS		"/sys/kernel/debug/"
 #define MEMORY		"/sys/devices/system/memory/"
 
 struct mover {
@@ -91,13 +100,17 @@ struct mover {
 /* Shared by all the processes. */
 struct shared {
 	unsigned int moves;		/* A futex: the movers wait for it. */
+	unsigned int turn;
 	bool stop;
 	struct mover movers[];
 };
 
 static struct shared *shared;
 static size_t nr_movers;
+static size_t nr_units = 16;
 static bool offline;
+static unsigned long seconds;		/* 0: not by the clock */
+static int moving_cpu;
 static struct arena arena;
 static pid_t mm_owner;
 static unsigned int seed;
@@ -516,6 +529,16 @@ static const struct mover movers[] = {
 };
 
 /*
+ * By the clock, one of them works for each move. If all did, the moves would
+ * spend their time waiting for those who hold a lock and do not run.
+ */
+static bool has_turn(struct mover *mover)
+{
+	return !seconds || __atomic_load_n(&shared->turn, __ATOMIC_ACQUIRE) ==
+			   (unsigned int)(mover - shared->movers);
+}
+
+/*
  * Wait until a move has been made since the one that was seen last. Returns
  * false if there will be no more.
  */
@@ -524,19 +547,39 @@ static bool wait_for_move(struct mover *mover, unsigned int *seen)
 	/* If the process that moves the range dies, nobody wakes us. */
 	const struct timespec limit = { .tv_sec = 1 };
 
-	while (__atomic_load_n(&shared->moves, __ATOMIC_ACQUIRE) == *seen) {
+	while (!__atomic_load_n(&shared->stop, __ATOMIC_ACQUIRE)) {
+		unsigned int moves = __atomic_load_n(&shared->moves,
+						     __ATOMIC_ACQUIRE);
+
 		if (mover->own_process && getppid() != mm_owner)
 			return false;
+		if (moves != *seen) {
+			*seen = moves;
+			if (has_turn(mover))
+				return true;
+		}
 		syscall(__NR_futex, &shared->moves, FUTEX_WAIT, *seen, &limit);
 	}
-	*seen = __atomic_load_n(&shared->moves, __ATOMIC_ACQUIRE);
-	return !__atomic_load_n(&shared->stop, __ATOMIC_ACQUIRE);
+	return false;
 }
 
 static void tell_movers(void)
 {
+	if (seconds)
+		__atomic_store_n(&shared->turn, rnd(nr_movers), __ATOMIC_RELEASE);
 	__atomic_fetch_add(&shared->moves, 1, __ATOMIC_RELEASE);
 	syscall(__NR_futex, &shared->moves, FUTEX_WAKE, INT_MAX);
+}
+
+/* Not only where the thread runs that moves the range. */
+static void run_elsewhere(void)
+{
+	cpu_set_t set;
+
+	memset(&set, 0xff, sizeof(set));
+	if (seconds && sysconf(_SC_NPROCESSORS_ONLN) > 1)
+		CPU_CLR(moving_cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
 }
 
 static void *run_mover(void *arg)
@@ -544,12 +587,8 @@ static void *run_mover(void *arg)
 	struct mover *mover = arg;
 	unsigned int seen = 0;
 	int fds[2], i;
-	cpu_set_t set;
 
-	/* Run elsewhere than the thread that moves the range. */
-	memset(&set, 0xff, sizeof(set));
-	sched_setaffinity(0, sizeof(set), &set);
-
+	run_elsewhere();
 	mover->absent = mover->setup(mover);
 	for (i = 0; mover->events && mover->events[i]; i++) {
 		fds[i] = open_event(mover->events[i],
@@ -618,7 +657,7 @@ static bool has_done_enough(struct mover *mover)
 	       __atomic_load_n(&mover->done, __ATOMIC_ACQUIRE) >= mover->enough;
 }
 
-static unsigned long relocated, refused;
+static unsigned long relocated, refused, failed;
 
 static bool all_have_done_enough(void)
 {
@@ -635,6 +674,17 @@ static bool all_have_done_enough(void)
 
 /* The serial number of each page, 0 if nothing was written to it. */
 static unsigned int *shadow;
+
+/* How often was it relocated since somebody looked at its bytes? */
+static unsigned int *unseen;
+static unsigned long verified;
+
+/*
+ * How far from home may the VMA of each page be, in pages? It is certainly at
+ * home (0), or there or this far, or anywhere.
+ */
+static long *stray;
+#define ANYWHERE	LONG_MAX
 
 static unsigned long word_of(unsigned int serial, size_t word)
 {
@@ -694,8 +744,42 @@ static bool verify(size_t first, size_t nr, const char *when)
 			print_wrong(page, i, word[i], when);
 			return false;
 		}
+		verified += unseen[page];
+		unseen[page] = 0;
 	}
 	return true;
+}
+
+/* The same with three words of each page that was written. */
+static bool verify_some(size_t first, size_t nr, const char *when)
+{
+	const size_t words = psize() / sizeof(unsigned long);
+	size_t page, i;
+
+	for (page = first; page < first + nr; page++) {
+		unsigned long *word = (unsigned long *)arena_at(&arena, page);
+		size_t some[] = { 0, shadow[page] % words, words - 1 };
+
+		if (!shadow[page])
+			continue;
+		for (i = 0; i < ARRAY_SIZE(some); i++) {
+			if (word[some[i]] == word_of(shadow[page], some[i]))
+				continue;
+			print_wrong(page, some[i], word[some[i]], when);
+			return false;
+		}
+		verified += unseen[page];
+		unseen[page] = 0;
+	}
+	return true;
+}
+
+/* By the clock, mostly some. */
+static bool verify_move(size_t first, size_t nr, const char *when)
+{
+	if (seconds && rnd(8))
+		return verify_some(first, nr, when);
+	return verify(first, nr, when);
 }
 
 static void write_some(size_t first, size_t nr)
@@ -710,6 +794,7 @@ static void write_some(size_t first, size_t nr)
 		if (!rnd(8))
 			continue;
 		shadow[page] = ++serial;
+		unseen[page] = 0;
 		for (i = 0; i < words; i++)
 			word[i] = word_of(serial, i);
 	}
@@ -721,6 +806,8 @@ static void map_anew(size_t first, size_t nr)
 	if (!offline)
 		madvise(arena_at(&arena, first), PAGES(nr), MADV_HUGEPAGE);
 	memset(shadow + first, 0, nr * sizeof(*shadow));
+	memset(unseen + first, 0, nr * sizeof(*unseen));
+	memset(stray + first, 0, nr * sizeof(*stray));
 }
 
 /* Does a child, while we go on, see what there was when it was forked? */
@@ -743,7 +830,7 @@ static bool fork_once(void)
 	}
 
 	/* It makes moves fall back, so most are to be made without one. */
-	if (rnd(16))
+	if (rnd(seconds ? 64 : 16))
 		return true;
 	fflush(stdout);
 	mover->tries++;
@@ -751,7 +838,11 @@ static bool fork_once(void)
 	if (pid < 0)
 		ksft_exit_fail_perror("fork");
 	if (!pid) {
-		bool good = verify(0, NR_PAGES, "in a child");
+		bool good;
+
+		if (seconds)
+			run_elsewhere();
+		good = verify_move(0, NR_PAGES, "in a child");
 
 		fflush(stdout);
 		_exit(!good);
@@ -760,38 +851,234 @@ static bool fork_once(void)
 	return true;
 }
 
+static size_t nr_written(size_t first, size_t nr)
+{
+	size_t page, count = 0;
+
+	for (page = first; page < first + nr; page++)
+		count += !!shadow[page];
+	return count;
+}
+
+static void pick_places(struct move *move, size_t unit)
+{
+	do {
+		move->from = rnd((NR_PAGES - move->nr) / unit + 1) * unit;
+		move->to = rnd((NR_PAGES - move->nr) / unit + 1) * unit;
+	} while (move->from < move->to + move->nr &&
+		 move->to < move->from + move->nr);
+}
+
+/*
+ * By the clock, most of the time would go to faults. So take the best of some
+ * moves: from where there are many pages, to where there are few to be lost.
+ */
+static void pick_good_places(struct move *move, size_t unit)
+{
+	struct move try = *move;
+	long score, best = LONG_MIN;
+	int i;
+
+	for (i = 0; i < 8; i++) {
+		pick_places(&try, unit);
+		score = nr_written(try.from, try.nr) - nr_written(try.to, try.nr);
+		if (score <= best)
+			continue;
+		best = score;
+		*move = try;
+	}
+}
+
 static void pick_move(struct move *move)
 {
 	static const int flags[] = {
 		MUST_RELOCATE_ANON, MUST_RELOCATE_ANON, MUST_RELOCATE_ANON,
 		RELOCATE_ANON, RELOCATE_ANON, 0,
 	};
+	/* Keep some of the huge pages whole, and cut others. */
+	size_t unit = rnd(4) ? 1 : UNIT;
 
-	do {
-		/* Keep some of the huge pages whole, and cut others. */
-		size_t unit = rnd(4) ? 1 : UNIT;
-
-		move->nr = unit > 1 ? unit * (1 + rnd(2)) :
-			   1 + rnd(rnd(4) ? 64 : 3 * UNIT);
-		move->from = rnd((NR_PAGES - move->nr) / unit + 1) * unit;
-		move->to = rnd((NR_PAGES - move->nr) / unit + 1) * unit;
-	} while (move->from < move->to + move->nr &&
-		 move->to < move->from + move->nr);
-	move->flags = flags[rnd(ARRAY_SIZE(flags))];
 	move->err = 0;
+	move->flags = flags[rnd(ARRAY_SIZE(flags))];
+	if (seconds && rnd(2)) {
+		/* What is not certain does not count. */
+		move->flags = MUST_RELOCATE_ANON;
+		move->nr = unit * (1 + rnd(16 * UNIT / unit));
+	} else if (unit > 1) {
+		move->nr = unit * (1 + rnd(2));
+	} else {
+		move->nr = 1 + rnd(rnd(4) ? 64 : 3 * UNIT);
+	}
+	if (seconds)
+		pick_good_places(move, unit);
+	else
+		pick_places(move, unit);
+}
+
+static bool can_stray(long from, long to, long shift)
+{
+	return from == ANYWHERE || to == ANYWHERE || to == shift ||
+	       from + shift == to;
+}
+
+/*
+ * Where is the VMA of a page after the move? To insist relocates it, unless a
+ * plain move merges with the VMA on one side: then it is as far from home as
+ * that one.
+ */
+static long stray_after(const struct move *move, long before, long left,
+			long right, bool *certain)
+{
+	const long shift = (long)move->from - (long)move->to;
+
+	*certain = false;
+	if (move->flags != MUST_RELOCATE_ANON)
+		return before ? ANYWHERE : shift;
+	*certain = !can_stray(before, left, shift) &&
+		   !can_stray(before, right, shift);
+	if (*certain)
+		return 0;
+	left = can_stray(before, left, shift) ? left : 0;
+	right = can_stray(before, right, shift) ? right : 0;
+	return left && right && left != right ? ANYWHERE : left ? left : right;
+}
+
+/* Take the pages of a move that was made to their new place. */
+static void move_shadow(const struct move *move)
+{
+	const size_t from = move->from, to = move->to, nr = move->nr;
+	const long right = to + nr < NR_PAGES ? stray[to + nr] : 0;
+	long left = to ? stray[to - 1] : 0;
+	bool certain;
+	size_t i;
+
+	memcpy(shadow + to, shadow + from, nr * sizeof(*shadow));
+	for (i = 0; i < nr; i++) {
+		left = stray_after(move, stray[from + i], left, right, &certain);
+		stray[to + i] = left;
+		unseen[to + i] = unseen[from + i] + (certain && shadow[to + i]);
+	}
+}
+
+static int fail_nth = -1;
+
+static const char * const fault_settings[][2] = {
+	{ FAULTS "failslab/ignore-gfp-wait",		"N" },
+	{ FAULTS "failslab/verbose",			"0" },
+	{ FAULTS "fail_page_alloc/ignore-gfp-wait",	"N" },
+	{ FAULTS "fail_page_alloc/min-order",		"0" },
+	{ FAULTS "fail_page_alloc/verbose",		"0" },
+};
+
+static char saved_settings[ARRAY_SIZE(fault_settings)][32];
+
+static void restore_faults(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
+		write_text(fault_settings[i][0], saved_settings[i]);
+}
+
+static void setup_faults(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(fault_settings); i++) {
+		if (!read_file(fault_settings[i][0], saved_settings[i],
+			       sizeof(saved_settings[i])))
+			return;
+	}
+	fail_nth = open("/proc/thread-self/fail-nth", O_RDWR);
+	if (fail_nth < 0)
+		return;
+	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
+		write_text(fault_settings[i][0], fault_settings[i][1]);
+	atexit(restore_faults);
+}
+
+/* Have the nth allocation from now on fail. */
+static void fail_soon(unsigned int nth)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%u", nth);
+	if (pwrite(fail_nth, text, strlen(text), 0) < 0)
+		ksft_exit_fail_perror("fail-nth");
+}
+
+/* Has it failed? */
+static bool has_failed(void)
+{
+	char text[16] = {};
+
+	if (pread(fail_nth, text, sizeof(text) - 1, 0) < 0)
+		ksft_exit_fail_perror("fail-nth");
+	fail_soon(0);
+	return !strtoul(text, NULL, 0);
+}
+
+/* Of several VMAs some may have moved, and places been cleared, for nothing. */
+static void settle(const struct move *move)
+{
+	struct move part = *move;
+	unsigned char in_core;
+	size_t i;
+
+	for (part.nr = 0; part.nr < move->nr; part.nr++) {
+		if (!mincore(arena_at(&arena, move->from + part.nr), psize(),
+			     &in_core))
+			break;
+	}
+	if (part.nr) {
+		move_shadow(&part);
+		map_anew(part.from, part.nr);
+	}
+	for (i = part.nr; i < move->nr; i++) {
+		if (mincore(arena_at(&arena, move->to + i), psize(), &in_core))
+			map_anew(move->to + i, 1);
+	}
+}
+
+/* A VMA that lies astray there must not be what a plain move merges with. */
+static void clear_place(const struct move *move)
+{
+	size_t i;
+
+	for (i = 0; i < move->nr; i++) {
+		if (!stray[move->to + i])
+			continue;
+		map_anew(move->to, move->nr);
+		return;
+	}
 }
 
 static bool move_once(void)
 {
+	bool injected = false;
 	struct move move;
 
 	pick_move(&move);
+	if (seconds)
+		clear_place(&move);
+	if (fail_nth >= 0 && !rnd(8)) {
+		injected = true;
+		fail_soon(1 + rnd(rnd(2) ? 16 : 128));
+	}
 	if (relocate(arena_at(&arena, move.from), move.nr, move.flags,
 		     arena_at(&arena, move.to)) == MAP_FAILED)
 		move.err = errno;
+	if (injected)
+		injected = has_failed();
+	failed += injected;
 	last_moves[nr_moves++ % ARRAY_SIZE(last_moves)] = move;
 	tell_movers();
 
+	if (injected && move.err == ENOMEM) {
+		settle(&move);
+		return verify_move(move.from, move.nr, "source of a failed move") &&
+		       verify_move(move.to, move.nr, "destination of a failed move");
+	}
 	if (move.err) {
 		/* Shared with a child, or a folio that could not be split. */
 		if (move.err != EFAULT || move.flags != MUST_RELOCATE_ANON) {
@@ -799,17 +1086,16 @@ static bool move_once(void)
 			ksft_exit_fail_msg("mremap: %s\n", strerror(move.err));
 		}
 		refused++;
-		return verify(move.from, move.nr, "source of a refused move") &&
-		       verify(move.to, move.nr, "destination of a refused move");
+		return verify_move(move.from, move.nr, "source of a refused move") &&
+		       verify_move(move.to, move.nr, "destination of a refused move");
 	}
 
 	relocated += move.flags == MUST_RELOCATE_ANON;
-	memcpy(shadow + move.to, shadow + move.from,
-	       move.nr * sizeof(*shadow));
+	move_shadow(&move);
 	map_anew(move.from, move.nr);
-	if (rnd(2) && !verify(move.to, move.nr, "after the move"))
+	if (rnd(2) && !verify_move(move.to, move.nr, "after the move"))
 		return false;
-	if (rnd(4))
+	if (seconds ? nr_written(0, NR_PAGES) < NR_PAGES / 2 : rnd(4))
 		write_some(move.from, move.nr);
 	return true;
 }
@@ -905,10 +1191,100 @@ static void pick_movers(void)
 	shared->movers[FORK].enough = NR_PAGES;
 }
 
+/* What happened to pages meanwhile, in the whole system. */
+static const char * const vmstats[] = {
+	"pgmigrate_success", "pswpout", "thp_split_page", "thp_split_pmd",
+};
+
+static unsigned long vmstats_before[ARRAY_SIZE(vmstats)];
+
+static unsigned long read_vmstat(const char *name)
+{
+	const size_t len = strlen(name);
+	unsigned long val = 0;
+	char line[128];
+	FILE *file;
+
+	file = fopen("/proc/vmstat", "r");
+	while (file && fgets(line, sizeof(line), file)) {
+		if (!strncmp(line, name, len) && line[len] == ' ')
+			val = strtoul(line + len, NULL, 10);
+	}
+	if (file)
+		fclose(file);
+	return val;
+}
+
+static time_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec;
+}
+
+/* These lines say how far it came, should it be interrupted. */
+static void print_progress(time_t start)
+{
+	size_t i;
+
+	printf("# after %ld s: verified=%lu moves=%lu refused=%lu failed_allocations=%lu forks=%lu",
+	       (long)(now() - start), verified, nr_moves, refused, failed,
+	       shared->movers[FORK].tries);
+	for (i = 0; i < ARRAY_SIZE(vmstats); i++)
+		printf(" %s=%lu", vmstats[i],
+		       read_vmstat(vmstats[i]) - vmstats_before[i]);
+	printf("\n");
+	fflush(stdout);
+}
+
+static bool move_by_the_clock(time_t start)
+{
+	time_t told = start;
+	bool good = true;
+
+	while (good && now() - start < (time_t)seconds) {
+		good = fork_once() && move_once();
+		if (now() - told < 10)
+			continue;
+		told = now();
+		print_progress(start);
+	}
+	return good;
+}
+
+/* Go on for a while if one of the movers has not done enough. */
+static bool move_until_enough(unsigned long moves)
+{
+	const unsigned long limit = nr_moves + PATIENCE * moves;
+	bool good = true;
+
+	while (good && (nr_moves < moves || !all_have_done_enough()) &&
+	       nr_moves < limit)
+		good = fork_once() && move_once();
+	return good;
+}
+
+static void parse_amount(const char *text, unsigned long *moves)
+{
+	char *end;
+
+	*moves = strtoul(text, &end, 0);
+	if (*moves && !strcmp(end, "s")) {
+		seconds = *moves;
+		*moves = MOVES;
+		nr_units = MOST_UNITS;
+	} else if (!*moves || *end) {
+		ksft_exit_fail_msg("'%s' is neither a number of moves nor of seconds, as 600s\n",
+				   text);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	bool good = true, found = false;
-	unsigned long moves;
+	bool good, found = false;
+	unsigned long moves = MOVES;
+	time_t start;
 	size_t i;
 
 	if (argc > 1 && !strcmp(argv[1], "offline")) {
@@ -916,19 +1292,24 @@ int main(int argc, char **argv)
 		argc--;
 		argv++;
 	}
-	moves = argc > 1 ? strtoul(argv[1], NULL, 0) : MOVES;
+	if (argc > 1)
+		parse_amount(argv[1], &moves);
 	seed = argc > 2 ? strtoul(argv[2], NULL, 0) : time(NULL) ^ getpid();
 	ksft_print_header();
 	mm_owner = getpid();
 	arena_init(&arena, NR_PAGES, PAGES(UNIT));
+	moving_cpu = sched_getcpu();
 	if (relocate(arena_map(&arena, 0, 1), 1, RELOCATE_ANON, arena_at(&arena, 1)) == MAP_FAILED)
 		ksft_exit_skip("no MREMAP_RELOCATE_ANON: %s\n", strerror(errno));
 	pick_movers();
 	ksft_set_plan(3 + nr_movers);
-	ksft_print_msg("%lu moves, seed %u\n", moves, seed);
+	ksft_print_msg("%lu %s, seed %u\n", seconds ?: moves,
+		       seconds ? "seconds" : "moves", seed);
 
 	shadow = calloc(NR_PAGES, sizeof(*shadow));
-	if (!shadow)
+	unseen = calloc(NR_PAGES, sizeof(*unseen));
+	stray = calloc(NR_PAGES, sizeof(*stray));
+	if (!shadow || !unseen || !stray)
 		ksft_exit_fail_msg("out of memory\n");
 
 	/* The processes must be there before the pages, not to share them. */
@@ -944,9 +1325,12 @@ int main(int argc, char **argv)
 			start_mover(&shared->movers[i]);
 	}
 
-	while (good && (nr_moves < moves || !all_have_done_enough()) &&
-	       nr_moves < PATIENCE * moves)
-		good = fork_once() && move_once();
+	if (seconds)
+		setup_faults();
+	for (i = 0; i < ARRAY_SIZE(vmstats); i++)
+		vmstats_before[i] = read_vmstat(vmstats[i]);
+	start = now();
+	good = move_by_the_clock(start) && move_until_enough(moves);
 
 	if (shared->movers[FORK].pid && reap(shared->movers[FORK].pid))
 		shared->movers[FORK].done += NR_PAGES;
@@ -958,6 +1342,8 @@ int main(int argc, char **argv)
 		end_mover(&shared->movers[i]);
 
 	good = good && verify(0, NR_PAGES, "at the end");
+	if (good && seconds)
+		print_progress(start);
 	if (good)
 		found = find_all();
 	good = good && verify(0, NR_PAGES, "after everything was migrated and reclaimed");

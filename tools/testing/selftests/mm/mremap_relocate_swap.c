@@ -551,18 +551,18 @@ static void move_swapped_out(struct __test_metadata *_metadata,
 	EXPECT_TRUE(both_healthy(range, to, 1));
 }
 
-TEST_F_TIMEOUT(swap, relocate, 120)
+TEST_F(swap, relocate)
 {
 	move_swapped_out(_metadata, &self->range, RELOCATE_ANON);
 }
 
-TEST_F_TIMEOUT(swap, must, 120)
+TEST_F(swap, must)
 {
 	move_swapped_out(_metadata, &self->range, MUST_RELOCATE_ANON);
 }
 
 /* To where no large folio can be aligned. */
-TEST_F_TIMEOUT(swap, one_page_off, 120)
+TEST_F(swap, one_page_off)
 {
 	struct range *range = &self->range;
 	const size_t page = (range->to - range->arena.base) / psize();
@@ -576,7 +576,7 @@ TEST_F_TIMEOUT(swap, one_page_off, 120)
  * swapoff() looks for the entries in all page tables. What it has read in must
  * be found from the page, at the new place.
  */
-TEST_F_TIMEOUT(swap, swapoff_afterwards, 120)
+TEST_F(swap, swapoff_afterwards)
 {
 	struct range *range = &self->range;
 	struct arena *arena = &range->arena;
@@ -619,7 +619,7 @@ static void move_shared(struct __test_metadata *_metadata, struct range *range)
 	EXPECT_TRUE(is_merged(range));
 }
 
-TEST_F_TIMEOUT(swap, shared_with_child, 120)
+TEST_F(swap, shared_with_child)
 {
 	struct range *range = &self->range;
 
@@ -630,7 +630,7 @@ TEST_F_TIMEOUT(swap, shared_with_child, 120)
 }
 
 /* Gone without a look at it: one user is left, which no PTE says of itself. */
-TEST_F_TIMEOUT(swap, child_is_gone, 120)
+TEST_F(swap, child_is_gone)
 {
 	struct range *range = &self->range;
 	pid_t pid;
@@ -693,7 +693,7 @@ static bool swapper_failed(struct swapper *swap)
 	return __atomic_load_n(&swap->failed, __ATOMIC_ACQUIRE);
 }
 
-TEST_F_TIMEOUT(swap, swapoff_in_a_loop, 240)
+TEST_F(swap, swapoff_in_a_loop)
 {
 	struct range *range = &self->range;
 	struct swapper swap = { .devs = { &range->dev, &self->other } };
@@ -819,7 +819,7 @@ static bool lose_exclusive(struct range *range)
 	return count_flags(arena, range->ptr, nr, mask, KPF_WRITEBACK) == nr;
 }
 
-TEST_F_TIMEOUT(stalled, exclusive_lost, 120)
+TEST_F(stalled, exclusive_lost)
 {
 	struct range *range = &self->range;
 	struct arena *arena = &range->arena;
@@ -840,7 +840,7 @@ TEST_F_TIMEOUT(stalled, exclusive_lost, 120)
 }
 
 /* A write in its new place gets a copy, as the page must not change. */
-TEST_F_TIMEOUT(stalled, written_to, 120)
+TEST_F(stalled, written_to)
 {
 	struct range *range = &self->range;
 	struct arena *arena = &range->arena;
@@ -858,7 +858,7 @@ TEST_F_TIMEOUT(stalled, written_to, 120)
 }
 
 /* Exclusive or not, it is the number of users that counts. */
-TEST_F_TIMEOUT(stalled, shared_with_child, 120)
+TEST_F(stalled, shared_with_child)
 {
 	struct range *range = &self->range;
 
@@ -873,7 +873,7 @@ TEST_F_TIMEOUT(stalled, shared_with_child, 120)
  * Moved before it is mapped again. A small folio that does not belong where it
  * is read, as it was not re-homed, would be copied: which is counted.
  */
-TEST_F_TIMEOUT(stalled, swap_cached, 120)
+TEST_F(stalled, swap_cached)
 {
 	struct range *range = &self->range;
 	struct arena *arena = &range->arena;
@@ -983,12 +983,12 @@ static void expect_ksm_refused(struct __test_metadata *_metadata,
 	EXPECT_TRUE(both_healthy(range, to, 2));
 }
 
-TEST_F_TIMEOUT(ksm, swap_entry, 120)
+TEST_F(ksm, swap_entry)
 {
 	expect_ksm_refused(_metadata, &self->range);
 }
 
-TEST_F_TIMEOUT(ksm, swap_entry_unmergeable, 120)
+TEST_F(ksm, swap_entry_unmergeable)
 {
 	struct range *range = &self->range;
 
@@ -998,7 +998,7 @@ TEST_F_TIMEOUT(ksm, swap_entry_unmergeable, 120)
 }
 
 /* Read again, it is a KSM page where none should be. */
-TEST_F_TIMEOUT(ksm, mapped_unmergeable, 120)
+TEST_F(ksm, mapped_unmergeable)
 {
 	struct range *range = &self->range;
 
@@ -1011,7 +1011,7 @@ TEST_F_TIMEOUT(ksm, mapped_unmergeable, 120)
 }
 
 /* Read again where it may be, it is un-shared like any other. */
-TEST_F_TIMEOUT(ksm, mapped_mergeable, 120)
+TEST_F(ksm, mapped_mergeable)
 {
 	struct range *range = &self->range;
 	char *to = range->to;
@@ -1029,7 +1029,7 @@ TEST_F_TIMEOUT(ksm, mapped_mergeable, 120)
 }
 
 /* Once it has left the swap cache, nothing is left that is KSM's. */
-TEST_F_TIMEOUT(ksm, swapped_out, 120)
+TEST_F(ksm, swapped_out)
 {
 	struct range *range = &self->range;
 	struct arena *arena = &range->arena;
@@ -1153,7 +1153,7 @@ static void move_half(struct __test_metadata *_metadata, struct range *range)
 	EXPECT_TRUE(healthy(arena, range->left, NR_LEFT, 9));
 }
 
-TEST_F_TIMEOUT(cut, mapped, 120)
+TEST_F(cut, mapped)
 {
 	struct range *range = &self->range;
 
@@ -1166,7 +1166,7 @@ TEST_F_TIMEOUT(cut, mapped, 120)
  * Not mapped, it cannot be split even then, but it can be dropped from the swap
  * cache: the device has it all.
  */
-TEST_F_TIMEOUT(cut, swap_cached, 120)
+TEST_F(cut, swap_cached)
 {
 	struct range *range = &self->range;
 
@@ -1176,7 +1176,7 @@ TEST_F_TIMEOUT(cut, swap_cached, 120)
 }
 
 /* And if a child has it, too, it is let alone: nobody waits for the device. */
-TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
+TEST_F(cut, swap_cached_shared)
 {
 	struct range *range = &self->range;
 	struct arena arena = range->arena;
@@ -1206,7 +1206,7 @@ TEST_F_TIMEOUT(cut, swap_cached_shared, 120)
  * A process that waits for a device that does not answer can be killed. Nothing
  * of it is left: the device can be taken away when it answers again.
  */
-TEST_F_TIMEOUT(cut, killed_while_waiting, 120)
+TEST_F(cut, killed_while_waiting)
 {
 	struct range *range = &self->range;
 	struct arena arena = range->arena;
@@ -1246,7 +1246,7 @@ TEST_F_TIMEOUT(cut, killed_while_waiting, 120)
  * And if another VMA of the range is shared, it is not dropped: to insist on
  * all of them must leave all of them as they are.
  */
-TEST_F_TIMEOUT(cut, swap_cached_and_the_next_vma_shared, 120)
+TEST_F(cut, swap_cached_and_the_next_vma_shared)
 {
 	struct range *range = &self->range;
 	struct arena arena = range->arena;
@@ -1383,7 +1383,7 @@ static void expect_half_relocated(struct __test_metadata *_metadata,
 	EXPECT_TRUE(healthy(arena, range->left, NR_LEFT, 9));
 }
 
-TEST_F_TIMEOUT(read_by_one, here, 120)
+TEST_F(read_by_one, here)
 {
 	struct range *range = &self->range;
 	struct arena arena = range->arena;
@@ -1401,7 +1401,7 @@ TEST_F_TIMEOUT(read_by_one, here, 120)
 	expect_half_relocated(_metadata, range);
 }
 
-TEST_F_TIMEOUT(read_by_one, in_child, 120)
+TEST_F(read_by_one, in_child)
 {
 	struct range *range = &self->range;
 	struct arena child_arena = range->arena;

@@ -21,6 +21,13 @@
 #define MREMAP_MUST_RELOCATE_ANON	16
 #endif
 
+/*
+ * On a busy machine, under an emulator and with a sanitizer, a test takes
+ * minutes that otherwise takes seconds. Only one that hangs is to be ended.
+ */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT		900
+
 /* Short enough for tables and calls. */
 #define RELOCATE_ANON		MREMAP_RELOCATE_ANON
 #define MUST_RELOCATE_ANON	MREMAP_MUST_RELOCATE_ANON

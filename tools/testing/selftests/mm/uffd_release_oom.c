@@ -44,7 +44,7 @@
 #define MAX_TIMES	1000000
 
 /* In seconds, for a kernel with all debug options in an emulator. */
-#define TIMEOUT		300
+#define TIMEOUT		900
 
 /* Fail all allocations, not only the n-th one. */
 #define ALL		0

@@ -34,11 +34,16 @@ static void expect(int line, long is, long want)
 
 #define EXPECT(call, want)	expect(__LINE__, call, want)
 
+/* The process id of each is behind the turn. */
 #define FORK(step, who, id)				\
 	do {						\
+		pid_t pid;				\
+							\
 		if (!my_turn(step, who))		\
 			break;				\
-		if (fork()) {				\
+		pid = fork();				\
+		if (pid) {				\
+			turn[1 + (id)] = pid;		\
 			++*turn;			\
 		} else {				\
 			me = id;			\
@@ -46,11 +51,23 @@ static void expect(int line, long is, long want)
 		}					\
 	} while (0)
 
+static void wait_for_exit(pid_t pid)
+{
+	struct pollfd pollfd = { .events = POLLIN };
+
+	pollfd.fd = syscall(SYS_pidfd_open, pid, 0);
+	poll(&pollfd, 1, 20000);
+	close(pollfd.fd);
+}
+
+/* The others go on when its memory has gone. */
 #define EXIT(step, who)					\
 	do {						\
-		if (my_turn(step, who)) {		\
-			++*turn;			\
+		if (my_turn(step, who))			\
 			_exit(0);			\
+		if (!me && *turn == (step)) {		\
+			wait_for_exit(turn[1 + (who)]);	\
+			++*turn;			\
 		}					\
 	} while (0)
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "fuzz.h"
@@ -92,6 +93,18 @@ static bool dispatch(struct op *op, struct result *res)
 			return false;
 	}
 	return false;
+}
+
+/* Its pages have gone when it has, whoever its parent is. */
+static void wait_for_exit(pid_t pid)
+{
+	struct pollfd pollfd = { .events = POLLIN };
+
+	pollfd.fd = syscall(SYS_pidfd_open, pid, 0);
+	if (pollfd.fd < 0)
+		return;
+	poll(&pollfd, 1, 20000);
+	close(pollfd.fd);
 }
 
 static void stop_all(void)
@@ -306,8 +319,10 @@ static const char *step(struct op *op, struct result *res, int nr, bool *died)
 		m.proc[op->arg].pid = res->ret;
 		control->pids[op->arg] = res->ret;
 	}
-	if (op->type == OP_EXIT)
+	if (op->type == OP_EXIT) {
 		control->pids[op->who] = 0;
+		wait_for_exit(m.proc[op->who].pid);
+	}
 	why = apply(op, res);
 	nr_done++;
 	if (why || !p->alive)

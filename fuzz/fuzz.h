@@ -118,6 +118,7 @@ struct options {
 	bool no_nth;
 	bool disturb;
 	bool no_shrink;
+	bool same;		/* Only what gives the same bytes without the flags. */
 	bool alone;		/* Nobody else commits memory meanwhile. */
 	int nr_ops;
 };
@@ -179,6 +180,7 @@ const char *fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *run_sequence(struct op *ops, int *nr, uint64_t seed, bool generate);
 bool is_valid(struct op *op);
 extern struct result results[MAX_OPS];
+extern uint64_t digest;
 extern unsigned long nr_done, nr_relocated, nr_refused, nr_injected, nr_plain;
 extern int failed_at;
 bool control_init(void);

@@ -82,21 +82,48 @@ static int place(int nr)
 	return page < 0 ? 0 : page;
 }
 
+/*
+ * A VMA. To get the same sequence whatever has merged, it is all that is like it
+ * and around it.
+ */
+static bool random_vma(struct proc *p, int *start, int *end)
+{
+	int from[MAX_VMAS], to[MAX_VMAS], nr = 0, i;
+
+	for (i = 0; i < p->nr; i++) {
+		struct vma *v = &p->v[i];
+
+		if (opt.same && nr && to[nr - 1] == v->start &&
+		    v->a.prot == v[-1].a.prot && v->a.kind == v[-1].a.kind &&
+		    v->a.locked == v[-1].a.locked && v->a.thp == v[-1].a.thp &&
+		    v->a.name == v[-1].a.name && v->a.file == v[-1].a.file) {
+			to[nr - 1] = v->end;
+			continue;
+		}
+		from[nr] = v->start;
+		to[nr++] = v->end;
+	}
+	if (!nr)
+		return false;
+	i = rnd(nr);
+	*start = from[i];
+	*end = to[i];
+	return true;
+}
+
 /* A range: a VMA, a part of it, more than it, or anything. */
 static void pick(struct op *op)
 {
 	struct proc *p = &m.proc[op->who];
-	struct vma *v;
-	int len, cut;
+	int start, end, len, cut;
 
-	if (!p->nr || percent(7)) {
+	if (!random_vma(p, &start, &end) || percent(7)) {
 		op->nr = length();
 		op->page = place(op->nr);
 		return;
 	}
-	v = &p->v[rnd(p->nr)];
-	len = v->end - v->start;
-	op->page = v->start;
+	len = end - start;
+	op->page = start;
 	op->nr = len;
 	switch (rnd(10)) {
 	case 0 ... 3:
@@ -106,7 +133,7 @@ static void pick(struct op *op)
 		break;
 	case 5:
 		op->page += rnd(len);
-		op->nr = v->end - op->page;
+		op->nr = end - op->page;
 		break;
 	case 6 ... 7:
 		/* Where large folios begin, or do not. */
@@ -116,7 +143,7 @@ static void pick(struct op *op)
 		break;
 	case 8:
 		op->page += rnd(len);
-		op->nr = 1 + rnd(v->end - op->page);
+		op->nr = 1 + rnd(end - op->page);
 		break;
 	default:
 		op->nr += rnd(48);
@@ -143,6 +170,8 @@ static int prot(void)
 
 static void gen_mmap(struct op *op)
 {
+	int start, end;
+
 	op->nr = length();
 	op->page = place(op->nr);
 	op->flags = prot();
@@ -167,29 +196,26 @@ static void gen_mmap(struct op *op)
 		op->page = -1;
 	}
 	/* Next to another one, often. */
-	if (op->page >= 0 && m.proc[op->who].nr && percent(40)) {
-		struct vma *v = &m.proc[op->who].v[rnd(m.proc[op->who].nr)];
-
-		op->page = percent(60) ? v->end : v->start - op->nr;
-	}
+	if (op->page >= 0 && percent(40) &&
+	    random_vma(&m.proc[op->who], &start, &end))
+		op->page = percent(60) ? end : start - op->nr;
 	if (op->kind == SHARED && m.next_file > 50)
 		op->kind = ANON, op->mmap_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
 }
 
 static void aim(struct op *op)
 {
-	struct proc *p = &m.proc[op->who];
-	struct vma *v;
+	int start, end;
 
 	op->to = place(op->new_nr);
 	switch (rnd(10)) {
 	case 0 ... 2:
-		v = &p->v[rnd(p->nr)];
-		op->to = v->end;
+		if (random_vma(&m.proc[op->who], &start, &end))
+			op->to = end;
 		break;
 	case 3 ... 4:
-		v = &p->v[rnd(p->nr)];
-		op->to = v->start - op->new_nr;
+		if (random_vma(&m.proc[op->who], &start, &end))
+			op->to = start - op->new_nr;
 		break;
 	case 5:
 		/* Folios straddle page tables in the same way. */
@@ -215,8 +241,6 @@ static int relocate_flags(void)
 
 static void gen_mremap(struct op *op)
 {
-	struct proc *p = &m.proc[op->who];
-
 	pick(op);
 	op->new_nr = op->nr;
 	op->flags = MAYMOVE | relocate_flags();
@@ -258,9 +282,8 @@ static void gen_mremap(struct op *op)
 		op->off = 4;
 	if (!op->nr || !op->new_nr)
 		op->off &= 3;
-	if (p->nr)
-		aim(op);
-	if (!opt.no_nth && percent(8))
+	aim(op);
+	if (!opt.no_nth && !opt.same && percent(8))
 		op->nth = 1 + rnd(12);
 }
 

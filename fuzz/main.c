@@ -6,7 +6,10 @@
  *
  * Usage: fuzz [--seed N] [--seeds N] [--minutes M] [--ops N] [--unpatched]
  *	       [--no-nth] [--alone] [--disturb] [--no-shrink] [--verbose]
- *	       [--keep-going]
+ *	       [--keep-going] [--same]
+ *
+ * --same: only calls that give the same bytes, whether VMAs have merged or not,
+ * and print a number for the bytes of each seed.
  *
  * The last line counts the sequences that passed and failed. Exit status 1 if
  * one has failed; it is shrunk, and printed as a C program of its own.
@@ -100,6 +103,8 @@ int main(int argc, char **argv)
 			opt.verbose = true;
 		else if (!strcmp(arg, "--disturb"))
 			opt.disturb = true;
+		else if (!strcmp(arg, "--same"))
+			opt.same = true;
 		else if (!strcmp(arg, "--no-shrink"))
 			opt.no_shrink = true;
 		else if (!strcmp(arg, "--alone"))
@@ -137,6 +142,10 @@ int main(int argc, char **argv)
 		why = run_sequence(ops, &nr, seed, true);
 		if (!why) {
 			passed++;
+			if (opt.same)
+				printf("seed %llu: %016llx\n",
+				       (unsigned long long)seed,
+				       (unsigned long long)digest);
 		} else {
 			failed++;
 			report(ops, nr, seed, why);

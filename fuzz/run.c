@@ -187,6 +187,25 @@ static bool has_uffd(struct vma *v)
 	return v->a.uffd;
 }
 
+/* To align huge pages, the kernel wants more, and looks for it elsewhere too. */
+static bool finds_gap(struct proc *p, int nr)
+{
+	return has_gap(p, nr % BLOCK ? nr : nr + BLOCK);
+}
+
+/* Does it work, and do the same, wherever the VMAs in its range begin and end? */
+static bool depends_on_bytes_only(struct op *op)
+{
+	if (op->nth || op->off & 3)
+		return false;
+	/* Without MAYMOVE, the relocation flags are an error by themselves. */
+	if (!(op->flags & MAYMOVE) || op->flags & ~31)
+		return false;
+	if (op->nr == op->new_nr)
+		return (op->flags & FIXED) || !(op->flags & DONTUNMAP);
+	return op->nr > op->new_nr && !(op->flags & (FIXED | DONTUNMAP));
+}
+
 /* Do we know what such a call does, here and now? */
 bool is_valid(struct op *op)
 {
@@ -198,9 +217,11 @@ bool is_valid(struct op *op)
 		return false;
 	switch (op->type) {
 	case OP_MMAP:
+		if (opt.same && op->kind == ZERO)
+			return false;
 		if (op->mmap_flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))
 			return op->page >= 0;
-		return has_gap(p, op->nr);
+		return finds_gap(p, op->nr);
 	case OP_MREMAP:
 		if (op->page < 0)
 			return false;
@@ -212,7 +233,9 @@ bool is_valid(struct op *op)
 			return false;
 		if (op->nth && (op->flags & DONTUNMAP))
 			return false;
-		if (!(op->flags & FIXED) && !has_gap(p, op->new_nr))
+		if (opt.same && !depends_on_bytes_only(op))
+			return false;
+		if (!(op->flags & FIXED) && !finds_gap(p, op->new_nr))
 			return false;
 		/* Growth at the end of the arena ends at something else. */
 		return op->new_nr <= NR_PAGES;
@@ -230,7 +253,7 @@ bool is_valid(struct op *op)
 		return op->who;
 	case OP_UFFD_REGISTER:
 	case OP_UFFD_UNREGISTER:
-		return range_is(p, op, ANON, false);
+		return !opt.same && range_is(p, op, ANON, false);
 	case OP_UFFD_WP:
 		return range_is(p, op, ANON, true);
 	case OP_NAME:
@@ -339,6 +362,34 @@ static const char *step(struct op *op, struct result *res, int nr, bool *died)
 	return why;
 }
 
+/* A number for all that the processes can see. */
+uint64_t digest;
+
+static void add(uint64_t value)
+{
+	digest = (digest ^ value) * 0x100000001b3ull;
+	digest ^= digest >> 29;
+}
+
+static void compute_digest(void)
+{
+	int who, i, page;
+
+	digest = 0xcbf29ce484222325ull;
+	for (who = 0; who < NR_PROCS; who++) {
+		struct proc *p = &m.proc[who];
+
+		for (i = 0; p->alive && i < p->nr; i++) {
+			for (page = p->v[i].start; page < p->v[i].end; page++) {
+				add((uint64_t)who << 32 | page);
+				add(stamp_at(p, page));
+				add(p->v[i].a.prot | p->v[i].a.kind << 8 |
+				    p->v[i].a.locked << 16 | p->p[page].guard << 24);
+			}
+		}
+	}
+}
+
 static const char *end(bool *died)
 {
 	const char *why = NULL;
@@ -400,7 +451,7 @@ const char *run_sequence(struct op *ops, int *nr, uint64_t seed, bool generated)
 	books_start(&m.proc[0]);
 	control->pids[0] = m.proc[0].pid;
 	disturb(true);
-	for (i = 0; i < n && !why; i++) {
+	for (i = 0; i < n && made < MAX_OPS - 1 && !why; i++) {
 		struct op *op = &ops[made];
 
 		if (generated)
@@ -414,8 +465,19 @@ const char *run_sequence(struct op *ops, int *nr, uint64_t seed, bool generated)
 		failed_at = made;
 		why = step(op, &results[made], made, &died);
 		made++;
+		/* Without the flags, it would not have been refused. */
+		if (!why && opt.same && generated && made < MAX_OPS &&
+		    op->type == OP_MREMAP && (op->flags & MUST) &&
+		    results[made - 1].ret == -EFAULT) {
+			ops[made] = *op;
+			ops[made].flags &= ~(RELOCATE | MUST);
+			failed_at = made;
+			why = step(&ops[made], &results[made], i, &died);
+			made++;
+		}
 	}
 	*nr = made;
+	compute_digest();
 	if (!why)
 		why = end(&died);
 	for (who = 0; who < NR_PROCS; who++)

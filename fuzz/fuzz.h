@@ -79,7 +79,8 @@ struct page {
 };
 
 struct proc {
-	bool alive, grandchild, books_off;
+	bool alive, grandchild;
+	bool books_off;		/* The kernel has lost count, see mremap.c. */
 	pid_t pid;
 	int nr;
 	struct vma v[MAX_VMAS + 8];
@@ -96,6 +97,7 @@ struct model {
 	struct proc proc[NR_PROCS];
 	uint32_t next_inst, next_anon;
 	uint16_t next_file;
+	bool books_off;
 	struct object object[64];
 };
 

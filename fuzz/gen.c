@@ -464,7 +464,7 @@ void generate(struct op *op, int step)
 {
 	int tries;
 
-	if (queued == taken && percent(step ? 6 : 30))
+	if (queued == taken && percent(step ? 9 : 40))
 		story();
 	if (taken < queued) {
 		*op = queue[taken++];

@@ -358,6 +358,7 @@ static const char *after_failed_allocation(const char *why, struct vma *v,
 		kept.a.acct = ACCT_UNKNOWN;
 		vma_insert(call.p, &kept);
 		call.p->books_off = true;
+		m.books_off = true;
 	}
 	return NULL;
 }

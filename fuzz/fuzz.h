@@ -183,6 +183,7 @@ const char *run_sequence(struct op *ops, int *nr, uint64_t seed, bool generate);
 bool is_valid(struct op *op);
 extern struct result results[MAX_OPS];
 extern uint64_t digest;
+extern bool hangs;		/* A process is in a call that does not end. */
 extern unsigned long nr_done, nr_relocated, nr_refused, nr_injected, nr_plain;
 extern int failed_at;
 bool control_init(void);

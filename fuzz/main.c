@@ -44,7 +44,9 @@ static void report(struct op *ops, int nr, uint64_t seed, const char *why)
 	       failed_at, first);
 	for (i = 0; i <= failed_at && i < nr; i++)
 		print_op(&ops[i], &results[i]);
-	if (opt.no_shrink)
+	if (hangs)
+		printf("# it hangs: no more can be tried in this guest\n");
+	if (hangs || opt.no_shrink)
 		return;
 	why = first;
 	left = shrink(ops, nr, seed, &why);
@@ -149,7 +151,7 @@ int main(int argc, char **argv)
 		} else {
 			failed++;
 			report(ops, nr, seed, why);
-			if (!keep_going)
+			if (!keep_going || hangs)
 				break;
 		}
 		if (seconds() - last > 30) {

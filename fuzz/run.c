@@ -29,6 +29,7 @@ struct options opt;
 int thp_mode, failed_at;
 unsigned long nr_done, nr_relocated, nr_refused, nr_injected, nr_plain;
 struct result results[MAX_OPS];
+bool hangs;
 
 static void put(const char *path, const char *text)
 {
@@ -82,7 +83,7 @@ static bool dispatch(struct op *op, struct result *res)
 	control->op = *op;
 	if (write(command_pipe[op->who][1], &byte, 1) != 1)
 		return false;
-	for (tries = 0; tries < 300; tries++) {
+	for (tries = 0; tries < 150; tries++) {
 		if (poll(&pollfd, 1, 200) == 1) {
 			if (read(answer_pipe[0], &byte, 1) != 1)
 				return false;
@@ -92,6 +93,7 @@ static bool dispatch(struct op *op, struct result *res)
 		if (waitpid(m.proc[op->who].pid, &status, WNOHANG) > 0)
 			return false;
 	}
+	hangs = true;
 	return false;
 }
 
@@ -111,6 +113,8 @@ static void stop_all(void)
 {
 	int i;
 
+	if (hangs)
+		return;
 	disturb(false);
 	for (i = 0; i < NR_PROCS; i++) {
 		control->pids[i] = 0;

@@ -196,6 +196,23 @@ bool is_cut(struct proc *p, int start, int end)
 	return false;
 }
 
+unsigned long nr_pages, nr_swapped, nr_large;
+
+/* What has been relocated, for the last line. */
+void count_entries(struct proc *p, int start, int nr)
+{
+	uint64_t *pm = before.pm[p - m.proc], *kf = before.kf[p - m.proc];
+	int i;
+
+	for (i = start; i < start + nr; i++) {
+		if (!is_page(pm[i]))
+			continue;
+		nr_pages++;
+		nr_swapped += !!(pm[i] & PM_SWAP);
+		nr_large += thp_mode && (kf[i] & (KPF_HEAD | KPF_TAIL));
+	}
+}
+
 void read_now(int who)
 {
 	read_pagemap(m.proc[who].pid, now);
@@ -423,7 +440,7 @@ const char *check_layout(struct proc *p)
 		}
 		for (;;) {
 			if (v->a.prot != s->prot || v->a.name != s->name ||
-			    (v->a.kind == SHARED) != s->shared)
+			    s->shared != (v->a.kind == SHARED))
 				return show_both(p, "wrong attributes", start);
 			if (v->end >= s->end)
 				break;
@@ -564,7 +581,7 @@ const char *kernel_says(void)
 		if (len <= 0)
 			break;
 		line[len] = 0;
-		for (i = 0; !ret && i < sizeof(bad) / sizeof(bad[0]); i++) {
+		for (i = 0; !ret && i < ARRAY_SIZE(bad); i++) {
 			if (strstr(line, bad[i]))
 				ret = fail("the kernel reports: %s",
 					   strchr(line, ';') ? strchr(line, ';') + 1 :

@@ -16,15 +16,23 @@
 
 static void migrate_some(pid_t pid, int node)
 {
-	int page = rand() % (NR_PAGES - AT_ONCE), i;
+	int page = rand() % (NR_PAGES - AT_ONCE), nr = AT_ONCE, i;
 	int nodes[AT_ONCE], status[AT_ONCE];
 	void *pages[AT_ONCE];
 
-	for (i = 0; i < AT_ONCE; i++) {
+	/* Most of the time, what the last call moved, or the next one will. */
+	if (rand() % 4 && control->nr_hot) {
+		page = control->hot;
+		if (control->nr_hot < nr)
+			nr = control->nr_hot;
+		else
+			page += rand() % (control->nr_hot - nr + 1);
+	}
+	for (i = 0; i < nr; i++) {
 		pages[i] = (void *)(arena_base() + (page + i) * PAGE);
 		nodes[i] = node;
 	}
-	syscall(SYS_move_pages, pid, AT_ONCE, pages, nodes, status,
+	syscall(SYS_move_pages, pid, nr, pages, nodes, status,
 		4 /* MPOL_MF_MOVE_ALL */);
 }
 

@@ -164,6 +164,8 @@ void check_init(void);
 void take_before(struct op *op);
 enum sharing observed(struct proc *p, int start, int end);
 bool is_cut(struct proc *p, int start, int end);
+void count_entries(struct proc *p, int start, int nr);
+extern unsigned long nr_pages, nr_swapped, nr_large;
 const char *check_moved(struct proc *p, int from, int to, int nr, bool wp_lost,
 			bool folios);
 const char *check_unchanged(struct proc *p, int from, int nr, bool folios);
@@ -213,8 +215,11 @@ struct control {
 	uint32_t want[NR_PAGES];
 	/* For the disturber. */
 	volatile pid_t pids[NR_PROCS];
+	volatile int hot, nr_hot;
 	volatile bool hold, held;
 };
+
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 #define SKIP	0xffffffffu
 

@@ -39,7 +39,8 @@ void gen_start(uint64_t seed)
 {
 	state = seed * 0xd1342543de82ef95ull;
 	next_stamp = 1;
-	queued = taken = 0;
+	queued = 0;
+	taken = 0;
 }
 
 static bool percent(unsigned int n)
@@ -176,7 +177,7 @@ static void gen_mmap(struct op *op)
 	op->page = place(op->nr);
 	op->flags = prot();
 	op->mmap_flags = MAP_PRIVATE | MAP_ANONYMOUS;
-	if (percent(8)) {
+	if (percent(8) && m.next_file < 50) {
 		op->kind = SHARED;
 		op->mmap_flags = MAP_SHARED | MAP_ANONYMOUS;
 	} else if (percent(5)) {
@@ -199,8 +200,6 @@ static void gen_mmap(struct op *op)
 	if (op->page >= 0 && percent(40) &&
 	    random_vma(&m.proc[op->who], &start, &end))
 		op->page = percent(60) ? end : start - op->nr;
-	if (op->kind == SHARED && m.next_file > 50)
-		op->kind = ANON, op->mmap_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
 }
 
 static void aim(struct op *op)
@@ -297,7 +296,7 @@ static void gen_madvise(struct op *op)
 	};
 
 	pick(op);
-	op->flags = advice[rnd(sizeof(advice) / sizeof(advice[0]))];
+	op->flags = advice[rnd(ARRAY_SIZE(advice))];
 	if ((op->flags == MADV_HUGEPAGE || op->flags == MADV_NOHUGEPAGE) &&
 	    percent(50))
 		op->flags = MADV_PAGEOUT;
@@ -333,7 +332,8 @@ static void story(void)
 	page = place(nr) & -16;
 	if (nr == BLOCK)
 		page &= -BLOCK;
-	queued = taken = 0;
+	queued = 0;
+	taken = 0;
 	op = later(OP_MMAP, 0, page, nr);
 	op->flags = PROT_READ | PROT_WRITE;
 	op->mmap_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
@@ -368,12 +368,14 @@ static void story(void)
 			next_stamp += n;
 			break;
 		case 5:
-			if (percent(50))
-				later(OP_MUNMAP, percent(50) ? 0 : by, at, n);
-			else
-				later(OP_MADVISE, percent(50) ? 0 : by, at, n)->flags = MADV_DONTNEED;
+			op = later(percent(50) ? OP_MUNMAP : OP_MADVISE,
+				   percent(50) ? 0 : by, at, n);
+			op->flags = MADV_DONTNEED;
 		}
 	}
+	/* At once, so that some of it is still on its way. */
+	if (percent(30))
+		later(OP_MADVISE, by, page, nr)->flags = MADV_PAGEOUT;
 	op = later(OP_MREMAP, by, page, nr);
 	if (percent(40)) {
 		op->nr /= 2;

@@ -7,12 +7,14 @@
 
 swap=$1
 shift
+swapoff -a
 if [ "$swap" = zram ]; then
 	[ -e /dev/zram0 ] || modprobe zram
 	echo 512M >/sys/block/zram0/disksize
 	mkswap -q /dev/zram0
-	swapoff -a
 	swapon /dev/zram0
+else
+	swapon /dev/vdc
 fi
 
 # Allocations that may fail: those of fail-nth, in silence.

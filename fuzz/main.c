@@ -74,55 +74,79 @@ static void keep_to_us(void)
 	madvise(inst_unsure, sizeof(inst_unsure), MADV_DONTFORK);
 }
 
+static uint64_t seed = 1, seeds;
+static double minutes;
+static bool keep_going;
+
+static const struct {
+	const char *name;
+	bool *flag;
+} switches[] = {
+	{ "--unpatched", &opt.unpatched }, { "--no-nth", &opt.no_nth },
+	{ "--alone", &opt.alone }, { "--disturb", &opt.disturb },
+	{ "--no-shrink", &opt.no_shrink }, { "--verbose", &opt.verbose },
+	{ "--same", &opt.same }, { "--keep-going", &keep_going },
+};
+
+static bool is_switch(const char *arg)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(switches); i++) {
+		if (!strcmp(arg, switches[i].name)) {
+			*switches[i].flag = true;
+			return true;
+		}
+	}
+	return false;
+}
+
+static void parse(int argc, char **argv)
+{
+	bool one = false;
+	int i;
+
+	opt.nr_ops = 60;
+	for (i = 1; i < argc; i++) {
+		const char *arg = argv[i], *value = argv[i + 1];
+
+		if (is_switch(arg))
+			continue;
+		if (!value) {
+			fprintf(stderr, "error: fuzz takes no '%s' at the end\n", arg);
+			exit(2);
+		}
+		if (!strcmp(arg, "--seed")) {
+			seed = strtoull(value, NULL, 0);
+			one = true;
+		} else if (!strcmp(arg, "--seeds")) {
+			seeds = strtoull(value, NULL, 0);
+		} else if (!strcmp(arg, "--minutes")) {
+			minutes = atof(value);
+		} else if (!strcmp(arg, "--ops")) {
+			opt.nr_ops = atoi(value);
+		} else {
+			fprintf(stderr, "error: fuzz takes no '%s'\n", arg);
+			exit(2);
+		}
+		i++;
+	}
+	if (!seeds && minutes == 0)
+		seeds = one ? 1 : 100;
+}
+
 int main(int argc, char **argv)
 {
 	static struct op ops[MAX_OPS];
 	unsigned long passed = 0, failed = 0, done;
-	uint64_t seed = 1, seeds = 0;
-	double minutes = 0, start, last;
-	bool keep_going = false;
+	double start, last;
 	const char *why;
 	cpu_set_t cpu;
-	int i, nr;
+	int nr;
 
-	opt.nr_ops = 60;
-	for (i = 1; i < argc; i++) {
-		const char *arg = argv[i], *value = i + 1 < argc ? argv[i + 1] : "0";
-
-		if (!strcmp(arg, "--seed"))
-			seed = strtoull(value, NULL, 0), seeds = seeds ?: 1, i++;
-		else if (!strcmp(arg, "--seeds"))
-			seeds = strtoull(value, NULL, 0), i++;
-		else if (!strcmp(arg, "--minutes"))
-			minutes = atof(value), i++;
-		else if (!strcmp(arg, "--ops"))
-			opt.nr_ops = atoi(value), i++;
-		else if (!strcmp(arg, "--unpatched"))
-			opt.unpatched = true;
-		else if (!strcmp(arg, "--no-nth"))
-			opt.no_nth = true;
-		else if (!strcmp(arg, "--verbose"))
-			opt.verbose = true;
-		else if (!strcmp(arg, "--disturb"))
-			opt.disturb = true;
-		else if (!strcmp(arg, "--same"))
-			opt.same = true;
-		else if (!strcmp(arg, "--no-shrink"))
-			opt.no_shrink = true;
-		else if (!strcmp(arg, "--alone"))
-			opt.alone = true;
-		else if (!strcmp(arg, "--keep-going"))
-			keep_going = true;
-		else {
-			fprintf(stderr, "fuzz takes no '%s'\n", arg);
-			return 2;
-		}
-	}
+	parse(argc, argv);
 	if (opt.nr_ops < 1 || opt.nr_ops > MAX_OPS)
 		opt.nr_ops = MAX_OPS;
-	if (!seeds && minutes == 0)
-		seeds = 100;
-
 	if (!(personality(0xffffffff) & ADDR_NO_RANDOMIZE)) {
 		personality(ADDR_NO_RANDOMIZE);
 		execv("/proc/self/exe", argv);
@@ -162,9 +186,12 @@ int main(int argc, char **argv)
 			fflush(stdout);
 		}
 	}
-	printf("# %lu calls in %.0f s: %.0f/s; %lu relocated, %lu moved plainly, %lu refused, %lu short of memory\n",
+	printf("# %lu calls in %.0f s: %.0f/s; %lu relocated, %lu moved plainly\n",
 	       nr_done, seconds() - start, nr_done / (seconds() - start),
-	       nr_relocated, nr_plain, nr_refused, nr_injected);
+	       nr_relocated, nr_plain);
+	printf("# %lu pages relocated, %lu in swap, %lu of large folios; ",
+	       nr_pages, nr_swapped, nr_large);
+	printf("%lu refused, %lu short of memory\n", nr_refused, nr_injected);
 	printf("fuzz: %lu passed, %lu failed, 0 skipped\n", passed, failed);
 	return failed > 0;
 }

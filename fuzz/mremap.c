@@ -217,6 +217,7 @@ static const char *perform(int from, int nr, int to, int new_nr, struct verdict 
 	if (d.layout == RELOCATED) {
 		copy_relocated(&c, source);
 		nr_relocated++;
+		count_entries(p, from, nr);
 	} else {
 		if (d.layout == EITHER)
 			c.fuzzy = true;

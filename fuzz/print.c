@@ -143,6 +143,9 @@ void print_op(const struct op *op, const struct result *res)
 void print_program(const struct op *ops, const struct result *res, int nr,
 		   const char *why, uint64_t seed)
 {
+	static const char * const folios[] = {
+		"none", "64 kB", "16 kB, 64 kB and 256 kB", "64 kB and 2 MB",
+	};
 	char text[512];
 	const char *line;
 	int i, who;
@@ -153,12 +156,7 @@ void print_program(const struct op *ops, const struct result *res, int nr,
 	for (line = why; *line; line += strcspn(line, "\n"), line += *line == '\n')
 		printf(" *\t%.*s\n", (int)strcspn(line, "\n"), line);
 	printf(" *\n * Large folios: ");
-	switch (thp_mode) {
-	case 0:	printf("none"); break;
-	case 1: printf("64 kB"); break;
-	case 2: printf("16 kB, 64 kB and 256 kB"); break;
-	case 3: printf("64 kB and 2 MB"); break;
-	}
+	printf("%s", folios[thp_mode]);
 	printf(", by transparent_hugepage/hugepages-*kB/enabled = always.\n */\n");
 	printf("int main(void)\n{\n\tbegin();\n");
 	for (i = 0; i < nr; i++) {

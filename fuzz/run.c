@@ -67,7 +67,7 @@ static void set_thp(int mode)
 	put(THP "use_zero_page", "0");
 	put(THP "khugepaged/defrag", "0");
 	put(THP "khugepaged/scan_sleep_millisecs", "4000000000");
-	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		sprintf(path, THP "hugepages-%skB/enabled", sizes[i].size);
 		put(path, sizes[i].modes & 1 << mode ? "always" : "never");
 	}
@@ -214,6 +214,7 @@ static bool depends_on_bytes_only(struct op *op)
 bool is_valid(struct op *op)
 {
 	struct proc *p = &m.proc[op->who];
+	struct op first = { .nr = 1 };
 
 	if (!p->alive)
 		return false;
@@ -229,11 +230,11 @@ bool is_valid(struct op *op)
 	case OP_MREMAP:
 		if (op->page < 0)
 			return false;
-		if (op->flags & (FIXED | DONTUNMAP) &&
+		if ((op->flags & (FIXED | DONTUNMAP)) &&
 		    (op->to < 0 || op->to + op->new_nr > NR_PAGES))
 			return false;
-		if (!op->nr && range_has(p, &(struct op){ .page = op->page, .nr = 1 },
-					 not_anon))
+		first.page = op->page;
+		if (!op->nr && range_has(p, &first, not_anon))
 			return false;
 		if (op->nth && (op->flags & DONTUNMAP))
 			return false;
@@ -338,6 +339,10 @@ static const char *step(struct op *op, struct result *res, int nr, bool *died)
 	const char *why;
 
 	take_before(op);
+	if (op->type == OP_MREMAP) {
+		control->hot = op->page;
+		control->nr_hot = op->nr;
+	}
 	if (!dispatch(op, res)) {
 		*died = true;
 		return fail("process %d died, or hangs", op->who);
@@ -440,7 +445,7 @@ const char *run_sequence(struct op *ops, int *nr, uint64_t seed, bool generated)
 
 	model_reset();
 	gen_start(seed);
-	thp_mode = seed % 4;
+	thp_mode = seed % 5 % 4;
 	set_thp(thp_mode);
 	kernel_says();
 	was = committed();

@@ -112,11 +112,16 @@ void worker(int me)
 	volatile char stack[32768];
 	char byte;
 	long pid;
+	int null;
 
 	/* It must not grow later, for VmSize. */
 	memset((char *)stack, 0, sizeof(stack));
 	catch_faults();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* If it hangs, nobody should wait for the end of its output. */
+	null = open("/dev/null", O_RDWR);
+	dup2(null, 1);
+	dup2(null, 2);
 	while (read(command_pipe[me][0], &byte, 1) == 1) {
 		struct op op = control->op;
 		struct result res = {};

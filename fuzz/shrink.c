@@ -8,6 +8,8 @@
 
 #define PATIENCE	120	/* seconds */
 
+#define LETTERS		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 static struct op less[MAX_OPS];
 static char reason[4096];
 
@@ -22,29 +24,50 @@ void warn_again(void)
 	fclose(file);
 }
 
-/* Returns the number of calls up to the failure, 0 if there is none. */
-static int fails(struct op *ops, int nr, uint64_t seed)
+/* Do they say the same, but for the numbers? */
+static bool same_kind(const char *a, const char *b)
+{
+	int letters = 0;
+
+	while (letters < 30) {
+		a += strcspn(a, LETTERS "\n");
+		b += strcspn(b, LETTERS "\n");
+		if (*a != *b)
+			return false;
+		if (!*a || *a == '\n')
+			break;
+		a++;
+		b++;
+		letters++;
+	}
+	return true;
+}
+
+/* Returns the number of calls up to the failure, 0 if it is none like that. */
+static int fails(struct op *ops, int nr, uint64_t seed, const char *like)
 {
 	const char *why;
 
 	warn_again();
 	why = run_sequence(ops, &nr, seed, false);
-	if (!why)
+	if (!why || !same_kind(why, like))
 		return 0;
 	snprintf(reason, sizeof(reason), "%s", why);
 	return failed_at + 1 < nr ? failed_at + 1 : nr;
 }
 
 /*
- * Returns the number of calls that are left in @ops, with @why the reason they
- * fail, or 0 if they do not fail again.
+ * @ops fail for the reason @why. Returns the number of those that are left, with
+ * @why the reason they fail now, or 0 if they do not fail again.
  */
 int shrink(struct op *ops, int nr, uint64_t seed, const char **why)
 {
 	time_t until = time(NULL) + PATIENCE;
 	int size, i, n, now, before;
+	static char like[4096];
 
-	nr = fails(ops, nr, seed);
+	snprintf(like, sizeof(like), "%s", *why);
+	nr = fails(ops, nr, seed, like);
 	*why = reason;
 	do {
 		before = nr;
@@ -54,7 +77,7 @@ int shrink(struct op *ops, int nr, uint64_t seed, const char **why)
 				memcpy(less, ops, i * sizeof(*ops));
 				memcpy(less + i, ops + i + n,
 				       (nr - i - n) * sizeof(*ops));
-				now = nr > n ? fails(less, nr - n, seed) : 0;
+				now = nr > n ? fails(less, nr - n, seed, like) : 0;
 				if (now) {
 					memcpy(ops, less, now * sizeof(*ops));
 					nr = now;

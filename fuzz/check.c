@@ -74,11 +74,16 @@ static uint64_t page_flags(uint64_t entry)
 
 void check_init(void)
 {
-	static char zeroes[2 * PAGE];
-	char *page = (char *)(((unsigned long)zeroes + PAGE - 1) & -PAGE);
+	char *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uint64_t entry = 0;
 	int fd = open("/proc/self/pagemap", O_RDONLY);
 
+	/* The zero page, and not a part of a huge one. */
+	if (page == MAP_FAILED || madvise(page, PAGE, MADV_NOHUGEPAGE)) {
+		perror("a page of zeroes");
+		exit(1);
+	}
 	(void)*(volatile char *)page;
 	if (pread(fd, &entry, sizeof(entry), (unsigned long)page / PAGE * 8) > 0)
 		zero_pfn = entry & PM_PFN;

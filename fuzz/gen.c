@@ -316,6 +316,77 @@ static struct op *later(int type, int who, int page, int nr)
 	return op;
 }
 
+static void later_write(int who, int page, int nr)
+{
+	later(OP_WRITE, who, page, nr)->arg = next_stamp;
+	next_stamp += nr;
+}
+
+static void later_mmap(int page, int nr)
+{
+	struct op *op = later(OP_MMAP, 0, page, nr);
+
+	op->flags = PROT_READ | PROT_WRITE;
+	op->mmap_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+}
+
+static struct op *later_move(int who, int page, int nr, int to)
+{
+	struct op *op = later(OP_MREMAP, who, page, nr);
+
+	op->new_nr = nr;
+	op->to = to;
+	op->flags = MAYMOVE | FIXED | (percent(50) ? MUST : RELOCATE);
+	return op;
+}
+
+/* A block, or the head of one, slides next to another: down or up by its length. */
+static void slide(void)
+{
+	int nr = 1 + rnd(16), more = percent(50) ? 1 + rnd(8) : 0;
+	int page = place(4 * nr + more);
+
+	if (page + 4 * nr + more > NR_PAGES)
+		return;
+	later_mmap(page, nr);
+	later_write(0, page, nr);
+	if (percent(70)) {
+		later_mmap(page + 2 * nr, nr + more);
+		later_write(0, page + 2 * nr, nr + more);
+		later_move(0, page + 2 * nr, nr, page + nr);
+	} else {
+		later_mmap(page + 3 * nr, nr);
+		later_write(0, page + 3 * nr, nr);
+		later_move(0, page, nr, page + nr);
+	}
+}
+
+/*
+ * Large folios are swapped out, shared by fork(), and read or written again by
+ * one of the two; then a part of them moves.
+ */
+static void share_swapped(void)
+{
+	int child = 1 + rnd(NR_PROCS - 1), nr = 16 * (1 + rnd(3)), by, part;
+	int page = place(nr) & -16;
+
+	if (page + nr > NR_PAGES)
+		return;
+	later_mmap(page, nr);
+	later_write(0, page, nr);
+	later(OP_MADVISE, 0, page, nr)->flags = MADV_PAGEOUT;
+	later(OP_FORK, 0, 0, 0)->arg = child;
+	by = percent(50) ? 0 : child;
+	if (percent(70))
+		later(OP_READ, by, page, nr);
+	else
+		later_write(by, page, nr / 2);
+	part = percent(70) ? 8 : nr;
+	later_move(percent(50) ? 0 : child, page, part, place(nr));
+	if (percent(30))
+		later(OP_EXIT, child, 0, 0);
+}
+
 /*
  * Some states need several steps, which chance alone seldom takes in their
  * order: memory that is written, partly unmapped, swapped out, shared and then
@@ -332,14 +403,8 @@ static void story(void)
 	page = place(nr) & -16;
 	if (nr == BLOCK)
 		page &= -BLOCK;
-	queued = 0;
-	taken = 0;
-	op = later(OP_MMAP, 0, page, nr);
-	op->flags = PROT_READ | PROT_WRITE;
-	op->mmap_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-	op = later(OP_WRITE, 0, page, nr);
-	op->arg = next_stamp;
-	next_stamp += nr;
+	later_mmap(page, nr);
+	later_write(0, page, nr);
 	if (percent(25))
 		later(OP_MADVISE, 0, page + rnd(nr), 1 + rnd(8))->flags = MADV_DONTNEED;
 	for (i = 0; i < steps; i++) {
@@ -363,9 +428,7 @@ static void story(void)
 			later(OP_READ, percent(50) ? 0 : by, at, n);
 			break;
 		case 4:
-			op = later(OP_WRITE, percent(50) ? 0 : by, at, n);
-			op->arg = next_stamp;
-			next_stamp += n;
+			later_write(percent(50) ? 0 : by, at, n);
 			break;
 		case 5:
 			op = later(percent(50) ? OP_MUNMAP : OP_MADVISE,
@@ -376,14 +439,11 @@ static void story(void)
 	/* At once, so that some of it is still on its way. */
 	if (percent(30))
 		later(OP_MADVISE, by, page, nr)->flags = MADV_PAGEOUT;
-	op = later(OP_MREMAP, by, page, nr);
 	if (percent(40)) {
-		op->nr /= 2;
-		op->page += percent(50) ? op->nr : 0;
+		nr /= 2;
+		page += percent(50) ? nr : 0;
 	}
-	op->new_nr = op->nr;
-	op->flags = MAYMOVE | FIXED | (percent(50) ? MUST : RELOCATE);
-	op->to = place(nr);
+	op = later_move(by, page, nr, place(nr));
 	if (percent(50))
 		op->to = (op->to & -16) + op->page % 16;
 }
@@ -466,8 +526,20 @@ void generate(struct op *op, int step)
 {
 	int tries;
 
-	if (queued == taken && percent(step ? 9 : 40))
-		story();
+	if (queued == taken && percent(step ? 9 : 40)) {
+		queued = 0;
+		taken = 0;
+		switch (rnd(4)) {
+		case 0:
+			slide();
+			break;
+		case 1:
+			share_swapped();
+			break;
+		default:
+			story();
+		}
+	}
 	if (taken < queued) {
 		*op = queue[taken++];
 	} else {

@@ -90,6 +90,7 @@ void check_init(void)
 	*(volatile char *)page = 1;
 	if (pread(fd, &entry, sizeof(entry), (unsigned long)page / PAGE * 8) > 0)
 		has_soft_dirty = entry & PM_SOFT_DIRTY;
+	munmap(page, PAGE);
 	close(fd);
 	kpageflags = open("/proc/kpageflags", O_RDONLY);
 	meminfo = open("/proc/meminfo", O_RDONLY);

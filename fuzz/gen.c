@@ -387,6 +387,30 @@ static void share_swapped(void)
 		later(OP_EXIT, child, 0, 0);
 }
 
+/* Several mappings, of which one can be relocated and the other cannot. */
+static void two_kinds(void)
+{
+	int nr = 1 + rnd(16), page = place(2 * nr);
+	bool forked = percent(50);
+
+	if (page + 2 * nr > NR_PAGES)
+		return;
+	later_mmap(page, nr);
+	later_write(0, page, nr);
+	later_mmap(page + nr, nr);
+	if (!forked) {
+		queue[queued - 1].kind = SHARED;
+		queue[queued - 1].mmap_flags = MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED;
+	}
+	later_write(0, page + nr, nr);
+	later(OP_MPROTECT, 0, page + nr, nr)->flags = PROT_READ;
+	if (forked) {
+		later(OP_FORK, 0, 0, 0)->arg = 1 + rnd(NR_PROCS - 1);
+		later_write(0, page, nr);
+	}
+	later_move(0, page, 2 * nr, place(2 * nr));
+}
+
 /*
  * Some states need several steps, which chance alone seldom takes in their
  * order: memory that is written, partly unmapped, swapped out, shared and then
@@ -529,9 +553,12 @@ void generate(struct op *op, int step)
 	if (queued == taken && percent(step ? 9 : 40)) {
 		queued = 0;
 		taken = 0;
-		switch (rnd(4)) {
+		switch (rnd(5)) {
 		case 0:
 			slide();
+			break;
+		case 2:
+			two_kinds();
 			break;
 		case 1:
 			share_swapped();

@@ -401,11 +401,94 @@ static const char *grow_in_place(int at, int nr, int new_nr)
 	return NULL;
 }
 
-/* The same size and no new place: nothing happens. */
+/* Does anything but its history keep VMA @i from one beside it? */
+static bool beside_its_like(struct proc *p, int i)
+{
+	struct vma *v = &p->v[i];
+
+	return (i > 0 && v[-1].end == v->start && same_attr(v - 1, v)) ||
+	       (i + 1 < p->nr && v->end == v[1].start && same_attr(v, v + 1));
+}
+
+/*
+ * The VMAs of [start, end) may have been relocated where they are. One without its
+ * like beside it was, if it was not at home. What others are to merge with is a
+ * row of choices: follow the kernel.
+ */
+static void relocated_in_place(int start, int end, bool certain)
+{
+	struct proc *p = call.p;
+	int i;
+
+	for (i = vma_next(p, start); i < p->nr && p->v[i].start < end; i++) {
+		struct vma *v = &p->v[i];
+		bool like = beside_its_like(p, i);
+
+		if (!can_rehome(v) || (!v->fuzzy && !v->anon && !like))
+			continue;
+		if (!v->fuzzy && !like && v->pgoff == v->start)
+			continue;
+		if (v->start < start) {
+			vma_split(p, start);
+			like = true;
+			v = &p->v[++i];
+		}
+		if (v->end > end) {
+			vma_split(p, end);
+			like = true;
+			v = &p->v[i];
+		}
+		if (certain && !like && !v->fuzzy) {
+			v->pgoff = v->start;
+			v->anon = m.next_anon++;
+			v->child = false;
+			nr_relocated++;
+			continue;
+		}
+		v->fuzzy = true;
+		if (i > 0)
+			v[-1].fuzzy = true;
+		if (i + 1 < p->nr)
+			v[1].fuzzy = true;
+	}
+}
+
+/*
+ * The same size and no new place: nothing happens to the pages. With a flag, VMAs
+ * are relocated where they are.
+ */
 static const char *in_place(int at, int nr)
 {
-	return call.res->ret == at ? NULL :
-	       fail("mremap in place returned %ld instead of %d", call.res->ret, at);
+	const int end = min_int(at + nr, NR_PAGES);
+	struct proc *p = call.p;
+	bool sole = true;
+	const char *why;
+	int i;
+
+	if (!(call.flags & (RELOCATE | MUST)))
+		return call.res->ret == at ? NULL :
+		       fail("mremap in place returned %ld instead of %d",
+			    call.res->ret, at);
+
+	for (i = vma_next(p, at); i < p->nr && p->v[i].start < end; i++) {
+		struct vma *v = &p->v[i];
+
+		if (can_rehome(v) && (v->anon || v->fuzzy) &&
+		    sharing(max_int(v->start, at), min_int(v->end, end)) != SOLE)
+			sole = false;
+	}
+	if (call.res->ret == -EFAULT && (call.flags & MUST) && !sole)
+		return refused(at, end - at);
+	if (call.res->ret == -ENOMEM && (call.flags & MUST) && call.res->injected)
+		sole = false;
+	else if (call.res->ret != at)
+		return fail("mremap in place returned %ld instead of %d",
+			    call.res->ret, at);
+
+	relocated_in_place(at, end, sole && !call.res->injected);
+	read_now(p - m.proc);
+	why = check_unchanged(p, at, end - at, sole);
+	return why;
 }
 
 static const char *move(int from, int nr, int new_nr)

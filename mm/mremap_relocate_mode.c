@@ -43,9 +43,9 @@ static bool is_cheap(struct vm_area_struct *vma, unsigned long old_addr,
 /**
  * mremap_relocate_unasked() - Is a move to be relocated without a flag for it?
  * @vma: The VMA that is moved, or a part of it.
- * @old_addr: Start of the range, in bytes.
- * @new_addr: Start of the destination, in bytes.
- * @len: Length of the range, in bytes.
+ * @old_addr: Start of the part of the range that is in @vma, in bytes.
+ * @new_addr: Where that is to move, in bytes.
+ * @len: Length of all that the call moves, in bytes, over all VMAs.
  * @flags: The flags of mremap().
  *
  * The mmap lock must be held.

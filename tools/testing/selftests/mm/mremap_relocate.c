@@ -398,6 +398,71 @@ TEST_F(contract, grows_while_moving)
 	EXPECT_TRUE(intact(to, 5, 1));
 }
 
+/*
+ * Growth as hardened allocators do it: into a mapping that they have just made,
+ * between guard areas of its own. Their source is guarded as well.
+ */
+TEST_F(contract, grows_between_guards)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = map_filled(arena, 10, 5, 1);
+	char *to = arena_map(arena, 50, 12);
+
+	/* ..[AAAAA]..[cccccccccccc]..   ->   .._____..[AAAAAaaaaaaa].. */
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(12), MREMAP_MAYMOVE |
+			     MREMAP_FIXED | variant->flags, to), to);
+	EXPECT_FALSE(find_vma_procmap(&arena->procmap, ptr));
+	EXPECT_TRUE(is_one_vma(arena, to, 12));
+	EXPECT_TRUE(all_zero(to + PAGES(5), 7));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+
+	/* The guards are still there, and it can merge if they are given up. */
+	EXPECT_TRUE(faults(to - 1));
+	EXPECT_TRUE(faults(to + PAGES(12)));
+	map_filled(arena, 45, 5, 2);
+	map_filled(arena, 62, 5, 3);
+	EXPECT_TRUE(is_one_vma(arena, arena_at(arena, 45), 22));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+}
+
+/* The same over what is written to, and one mapping with its neighbour. */
+TEST_F(contract, grows_behind_its_neighbour)
+{
+	struct arena *arena = &self->arena;
+	char *left = map_filled(arena, 45, 17, 2);
+	char *ptr = map_filled(arena, 10, 5, 1);
+	char *to = arena_at(arena, 50);
+
+	/* ..[AAAAA]..[BBBBBBBBBBBBBBBBB]..   ->   .._____..[BBBBBAAAAAaaaaaaa].. */
+	ASSERT_EQ(sys_mremap(ptr, PAGES(5), PAGES(12), MREMAP_MAYMOVE |
+			     MREMAP_FIXED | variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 17));
+	EXPECT_TRUE(all_zero(to + PAGES(5), 7));
+	EXPECT_TRUE(healthy(arena, left, 5, 2));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+}
+
+/* Again and again, each time behind where it was, so that it lines up. */
+TEST_F(contract, grows_again_and_again)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = map_filled(arena, 0, 1, 1);
+	size_t nr, more, page = 1;
+	char *to;
+
+	for (nr = 1; nr < 32; nr = more, ptr = to, page += nr) {
+		more = 2 * nr;
+		to = arena_map(arena, page, more);
+		ASSERT_EQ(sys_mremap(ptr, PAGES(nr), PAGES(more), MREMAP_MAYMOVE |
+				     MREMAP_FIXED | variant->flags, to), to);
+		EXPECT_TRUE(is_one_vma(arena, to, more));
+		EXPECT_TRUE(intact(to, nr, 1));
+		fill(to, more, 1);
+	}
+	EXPECT_TRUE(healthy(arena, ptr, 32, 1));
+	EXPECT_TRUE(fits_in_again(arena, ptr, 32));
+}
+
 /* realloc() of a big block: grows, has no room, and goes where there is. */
 TEST_F(contract, grows_without_a_place)
 {

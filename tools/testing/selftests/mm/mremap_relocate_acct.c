@@ -1656,6 +1656,48 @@ TEST_F(nomem, each_allocation)
 }
 
 /*
+ * Growth as hardened allocators do it, which take any error but ENOMEM for a
+ * fatal one: into a mapping that they have just made between guards, behind
+ * something else of theirs. What is to move is whole in one place or the other.
+ */
+TEST_F_TIMEOUT(nomem, grows_between_guards, 180)
+{
+	const size_t nr = NOMEM_NR + NOMEM_MORE;
+	struct arena *arena = &self->arena;
+	int nth, error, failed = 0, moved = 0;
+	bool injected = true;
+	void *res;
+
+	for (nth = 1; nth < 200 && injected; nth++) {
+		arena_unmap(arena, 0, arena->nr);
+		fill(arena_map(arena, (self->left - arena->base) / psize(), 4), 4, 9);
+		fill(arena_map(arena, (self->ptr - arena->base) / psize(), NOMEM_NR),
+		     NOMEM_NR, 1);
+		arena_map(arena, (self->to - arena->base) / psize(), nr);
+
+		injected = move_short_of_memory(self, NOMEM_NR, nr, variant->flags,
+						nth, &res, &error);
+		EXPECT_TRUE(healthy(arena, self->left, 4, 9));
+		if (res == MAP_FAILED) {
+			EXPECT_TRUE(injected);
+			EXPECT_EQ(error, ENOMEM);
+			EXPECT_TRUE(healthy(arena, self->ptr, NOMEM_NR, 1));
+			failed++;
+			continue;
+		}
+		EXPECT_EQ(res, self->to);
+		EXPECT_EQ(nr_vmas(arena, self->ptr, NOMEM_NR), 0);
+		EXPECT_TRUE(healthy(arena, self->to, NOMEM_NR, 1));
+		EXPECT_TRUE(all_zero(self->to + PAGES(NOMEM_NR), NOMEM_MORE));
+		moved += injected;
+	}
+	TH_LOG("failed %d times, moved %d times", failed, moved);
+	EXPECT_FALSE(injected);
+	EXPECT_TRUE(is_one_vma(arena, self->left, 4 + nr));
+	EXPECT_GT(failed + moved, 0);
+}
+
+/*
  * Several VMAs: those that have moved when memory runs out stay where they are
  * now, and the others where they were.
  */

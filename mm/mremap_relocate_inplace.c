@@ -432,9 +432,9 @@ static int try_part(struct vma_run *run, struct vm_area_struct *vma,
 	return err == -EINTR ? err : 0;
 }
 
-static int for_each_part(struct mm_struct *mm, unsigned long start,
-			 unsigned long end, part_fn fn,
-			 struct mremap_report *report)
+static int walk_parts(struct mm_struct *mm, unsigned long start,
+		      unsigned long end, part_fn fn,
+		      struct mremap_report *report)
 {
 	struct vma_run run = { .end = start };
 	struct vm_area_struct *vma;
@@ -490,9 +490,9 @@ int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
 	int err;
 
 	if (!must)
-		return for_each_part(mm, start, end, try_part, report);
-	err = for_each_part(mm, start, end, check_part, report);
+		return walk_parts(mm, start, end, try_part, report);
+	err = walk_parts(mm, start, end, check_part, report);
 	if (err == REHOME_PREPARE)
-		err = for_each_part(mm, start, end, prepare_part, report);
-	return err ? err : for_each_part(mm, start, end, relocate_part, report);
+		err = walk_parts(mm, start, end, prepare_part, report);
+	return err ? err : walk_parts(mm, start, end, relocate_part, report);
 }

@@ -947,6 +947,7 @@ static void in_place_small(struct kunit *test)
 	map_pages(test, ARENA, 8);
 	fill_pages(test, ARENA, 4, 1);
 	KUNIT_ASSERT_EQ(test, 0, get_user(val, (u32 __user *)(ARENA + PAGES(6))));
+	KUNIT_EXPECT_EQ(test, 0, val);
 	plain_move(test, ARENA, dst, 8);
 	anon_vma = anon_vma_at(dst);
 	before = get_state(test, dst, 8);

@@ -27,7 +27,7 @@ static const char *const modes[] = {
 	[PR_MREMAP_RELOCATE_SYSCTL] = "sysctl",
 };
 
-static void usage(FILE *to)
+static void help(FILE *to)
 {
 	fprintf(to, "usage: relocate-run [--mode MODE] PROGRAM [ARGUMENT]...\n\n"
 		"  -m, --mode MODE  which moves of the program and its children are relocated:\n"
@@ -38,7 +38,7 @@ static void usage(FILE *to)
 
 static int mode_of(const char *name)
 {
-	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
+	for (int i = 0; i <= PR_MREMAP_RELOCATE_SYSCTL; i++)
 		if (!strcmp(modes[i], name))
 			return i;
 	fprintf(stderr, "relocate-run: there is no mode '%s'\n", name);
@@ -61,15 +61,15 @@ int main(int argc, char **argv)
 			mode = mode_of(optarg);
 			break;
 		case 'h':
-			usage(stdout);
+			help(stdout);
 			return 0;
 		default:
-			usage(stderr);
+			help(stderr);
 			return 2;
 		}
 	}
 	if (optind == argc) {
-		usage(stderr);
+		help(stderr);
 		return 2;
 	}
 

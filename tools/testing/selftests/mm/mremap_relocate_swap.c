@@ -767,22 +767,6 @@ FIXTURE_TEARDOWN_PARENT(stalled)
 	range_teardown(&self->range);
 }
 
-static long vm_event(const char *name)
-{
-	char line[128], key[64];
-	long value, ret = -1;
-	FILE *file = fopen("/proc/vmstat", "r");
-
-	while (file && fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "%63s %ld", key, &value) == 2 &&
-		    !strcmp(key, name))
-			ret = value;
-	}
-	if (file)
-		fclose(file);
-	return ret;
-}
-
 /* Of how many pages have these flags this value? */
 static size_t count_flags(struct arena *arena, char *ptr, size_t nr, __u64 mask,
 			  __u64 value)

@@ -158,8 +158,7 @@ static bool __test_in_place(const struct in_place_case *c)
 	ASSERT_EQ(run.anon_src, src);
 
 	run.end = l.start;
-	for (addr = l.start; addr < l.end; addr = in_place_addr(
-			(addr - RELOCATE_DST) / RELOCATE_LEN + 1)) {
+	for (addr = l.start; addr < l.end; addr += RELOCATE_LEN) {
 		vma = vma_lookup(&l.mm, addr);
 		if (!vma)
 			continue;

@@ -27,7 +27,7 @@ static const char *const modes[] = {
 	[PR_MREMAP_RELOCATE_SYSCTL] = "sysctl",
 };
 
-static void help(FILE *to)
+static void print_usage(FILE *to)
 {
 	fprintf(to, "usage: relocate-run [--mode MODE] PROGRAM [ARGUMENT]...\n\n"
 		"  -m, --mode MODE  which moves of the program and its children are relocated:\n"
@@ -61,15 +61,15 @@ int main(int argc, char **argv)
 			mode = mode_of(optarg);
 			break;
 		case 'h':
-			help(stdout);
+			print_usage(stdout);
 			return 0;
 		default:
-			help(stderr);
+			print_usage(stderr);
 			return 2;
 		}
 	}
 	if (optind == argc) {
-		help(stderr);
+		print_usage(stderr);
 		return 2;
 	}
 

@@ -657,7 +657,7 @@ static bool has_done_enough(struct mover *mover)
 	       __atomic_load_n(&mover->done, __ATOMIC_ACQUIRE) >= mover->enough;
 }
 
-static unsigned long relocated, refused, failed;
+static unsigned long relocated, refused, failed, in_place;
 
 static bool all_have_done_enough(void)
 {
@@ -1053,10 +1053,39 @@ static void clear_place(const struct move *move)
 	}
 }
 
+/*
+ * Relocate a part of the range where it is, now and then. What was insisted on and
+ * not refused is at home then; what was only tried may be.
+ */
+static bool in_place_once(void)
+{
+	const int flags = rnd(2) ? RELOCATE_ANON : MUST_RELOCATE_ANON;
+	const size_t nr = 1 + rnd(NR_PAGES / 4), first = rnd(NR_PAGES - nr);
+	char *ptr = arena_at(&arena, first);
+	size_t i;
+
+	if (sys_mremap(ptr, PAGES(nr), PAGES(nr), MREMAP_MAYMOVE | flags,
+		       NULL) == MAP_FAILED) {
+		if (errno != EFAULT || flags != MUST_RELOCATE_ANON)
+			ksft_exit_fail_msg("mremap in place: %s\n",
+					   strerror(errno));
+	} else {
+		in_place++;
+		for (i = first; i < first + nr; i++) {
+			if (stray[i])
+				stray[i] = flags == MUST_RELOCATE_ANON ? 0 : ANYWHERE;
+		}
+	}
+	return rnd(4) || verify_move(first, nr, "relocated in place");
+}
+
 static bool move_once(void)
 {
 	bool injected = false;
 	struct move move;
+
+	if (!rnd(4) && !in_place_once())
+		return false;
 
 	pick_move(&move);
 	if (seconds)
@@ -1351,8 +1380,8 @@ int main(int argc, char **argv)
 	ksft_test_result(good, "every page has its bytes\n");
 	ksft_test_result(found, "every page is found\n");
 	ksft_test_result(relocated >= ENOUGH_RELOCATED,
-			 "%lu moves, %lu of them certainly relocated, %lu refused\n",
-			 nr_moves, relocated, refused);
+			 "%lu moves, %lu of them certainly relocated, %lu refused; %lu times in place\n",
+			 nr_moves, relocated, refused, in_place);
 	for (i = 0; i < nr_movers; i++)
 		report(&shared->movers[i], !good);
 	ksft_finished();

@@ -462,7 +462,6 @@ static const char *in_place(int at, int nr)
 	const int end = min_int(at + nr, NR_PAGES);
 	struct proc *p = call.p;
 	bool sole = true;
-	const char *why;
 	int i;
 
 	if (!(call.flags & (RELOCATE | MUST)))
@@ -487,8 +486,8 @@ static const char *in_place(int at, int nr)
 
 	relocated_in_place(at, end, sole && !call.res->injected);
 	read_now(p - m.proc);
-	why = check_unchanged(p, at, end - at, sole);
-	return why;
+	/* Memory can run short when what is cut has been split. */
+	return check_unchanged(p, at, end - at, sole && !call.res->injected);
 }
 
 static const char *move(int from, int nr, int new_nr)

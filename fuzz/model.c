@@ -13,22 +13,6 @@
 #include <sys/mman.h>
 #include "fuzz.h"
 
-#ifndef MADV_PAGEOUT
-#define MADV_COLD		20
-#define MADV_PAGEOUT		21
-#endif
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ	22
-#define MADV_POPULATE_WRITE	23
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE		25
-#endif
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL	102
-#define MADV_GUARD_REMOVE	103
-#endif
-
 struct model m __attribute__((aligned(4096)));
 uint8_t inst_refs[MAX_INST] __attribute__((aligned(4096)));
 uint8_t inst_unsure[MAX_INST] __attribute__((aligned(4096)));

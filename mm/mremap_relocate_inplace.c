@@ -11,7 +11,7 @@
  * through the one or through the other.
  *
  * If both VMAs have the same anon_vma, a walk visits the wrong one as well, and
- * must not find the folio there: see vma_is_near().
+ * must not find the folio there: see copy_is_near().
  *
  * rehome_check() has agreed to every folio before, and the second VMA is all the
  * memory that is needed, so nothing can fail then. For the locks see mm/rehome.c.

@@ -42,7 +42,6 @@ struct rehome_range {
 	bool prepare;		/* Split folios, or only look? */
 	bool unprepared;	/* Has it to be prepared? */
 	struct folio *checked;	/* The last large folio found fine, referenced. */
-	bool checked_whole;	/* Are all its users in the range, in their places? */
 	struct rehome_refusal *refusal;	/* To be filled in, or NULL. */
 };
 
@@ -316,9 +315,7 @@ static int check_folio(struct rehome_range *range, struct folio *folio,
 	}
 	if (!found.mapped && !found.swapped)
 		return -EAGAIN;
-	range->checked_whole = !found.cut && found.mapped + found.swapped ==
-					     folio_nr_users(folio);
-	if (range->checked_whole)
+	if (!found.cut && found.mapped + found.swapped == folio_nr_users(folio))
 		return 0;
 	return check_cut_folio(range, folio, addr, &found);
 }
@@ -411,10 +408,12 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
 			if (small_is_ours(folio))
 				return 1;
 		} else if (folio == range->checked) {
-			/* Then the next PTEs hold the rest of it. */
-			return range->checked_whole && folio_all_mapped(folio) ?
-			       min_t(long, end - ptep, folio_nr_pages(folio) -
-						       folio_page_idx(folio, page)) : 1;
+			/* It may be one that has to be split: look at each PTE. */
+			if (range->unprepared || !folio_all_mapped(folio))
+				return 1;
+			/* The next PTEs hold the rest of it. */
+			return min_t(long, end - ptep, folio_nr_pages(folio) -
+						       folio_page_idx(folio, page));
 		} else if (page == &folio->page &&
 			   folio_nr_pages(folio) <= end - ptep &&
 			   large_is_ours(folio, ptep)) {

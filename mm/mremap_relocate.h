@@ -90,6 +90,7 @@ int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
 			     struct mremap_report *report);
 
 /* mm/mremap_relocate_mode.c */
+extern int sysctl_mremap_relocate;
 bool mremap_relocate_unasked(struct vm_area_struct *vma, unsigned long old_addr,
 			     unsigned long new_addr, unsigned long len,
 			     unsigned long flags);

@@ -24,7 +24,7 @@
  */
 #define CHEAP_MAX	SZ_64M
 
-static int sysctl_mremap_relocate __read_mostly = PR_MREMAP_RELOCATE_OFF;
+int sysctl_mremap_relocate __read_mostly = PR_MREMAP_RELOCATE_OFF;
 
 /* Depends on the call alone, so that a program behaves the same in each run. */
 static bool is_cheap(struct vm_area_struct *vma, unsigned long old_addr,

@@ -1347,6 +1347,119 @@ static void cmd_wait(void)
 	}
 }
 
+/*
+ * How long locks are held, see /proc/lock_stat. It names a lock after the
+ * expression that initialises it, and has lines like
+ *
+ *	&mm->mmap_lock-W:  CONTENDED...  ACQUIRED HOLD-MIN HOLD-MAX HOLD-TOTAL ...
+ *
+ * whose times are in microseconds.
+ */
+#define LOCK_STAT	"/proc/lock_stat"
+#define LOCK_STAT_MAX	9	/* The field, from the name on. */
+
+static void watch_locks(bool on)
+{
+	if (on)
+		write_file(LOCK_STAT, "0");
+	write_file("/proc/sys/kernel/lock_stat", on ? "1" : "0");
+}
+
+/* The longest hold of a lock whose name begins with @name, in ns. */
+static double longest_hold(const char *name)
+{
+	char line[1024], *field;
+	double longest = 0;
+	FILE *f;
+	int i;
+
+	f = fopen(LOCK_STAT, "r");
+	if (!f)
+		die(LOCK_STAT ": %s (profile lockstat has it)", strerror(errno));
+	while (fgets(line, sizeof(line), f)) {
+		field = line + strspn(line, " ");
+		if (strncmp(field, name, strlen(name)))
+			continue;
+		field = strtok(field, ":");
+		for (i = 0; i < LOCK_STAT_MAX + 1 && field; i++)
+			field = strtok(NULL, " \n");
+		if (field && atof(field) * 1000 > longest)
+			longest = atof(field) * 1000;
+	}
+	fclose(f);
+	return longest;
+}
+
+static void run_locks(const struct run *run)
+{
+	const struct shape *s = &run->shape;
+	const size_t step = run->nr ? (size_t)run->nr : s->len;
+	char *from = reserve(s->len, 0), *to = reserve(s->len, run->off);
+	size_t done;
+	int fd = -1;
+
+	map_at(from, s->len);
+	populate(from, s, -1);
+	check_shape(from, s);
+	if (run->method == UFFD)
+		fd = uffd_over(to, s->len);
+	watch_locks(true);
+	for (done = 0; done < s->len; done += step) {
+		if (run->method == UFFD)
+			uffd_move(fd, from + done, to + done, step, false);
+		else
+			timed_mremap(from + done, step,
+				     methods[run->method].flags, to + done);
+	}
+	watch_locks(false);
+	check_data(to, s, run->name);
+	result->figure[0] = longest_hold("&mm->mmap_lock-W");
+	result->figure[1] = longest_hold("ptlock_ptr(");
+}
+
+static void cmd_locks(void)
+{
+	static const struct run runs[] = {
+		{ .name = "4k-plain", .off = PAGE },
+		{ .name = "4k-plain-tables" },
+		{ .name = "4k-uffd-2M", .method = UFFD, .off = PAGE, .nr = PMD },
+		{ .name = "4k-relocate", .method = RELOCATE, .off = PAGE },
+		{ .name = "4k-relocate-tables", .method = RELOCATE },
+		{ .name = "4k-relocate-16M", .method = RELOCATE, .off = PAGE,
+		  .nr = 16 * MIB },
+		{ .name = "4k-relocate-2M", .method = RELOCATE, .off = PAGE,
+		  .nr = PMD },
+		{ .name = "64k-plain", .shape.order = 4, .off = PAGE },
+		{ .name = "64k-relocate", .shape.order = 4, .method = RELOCATE,
+		  .off = PAGE },
+		{ .name = "THP-plain", .shape.order = 9 },
+		{ .name = "THP-uffd-2M", .shape.order = 9, .method = UFFD,
+		  .nr = PMD },
+		{ .name = "THP-relocate", .shape.order = 9, .method = RELOCATE },
+	};
+	double figure[NR_FIGURES];
+	size_t i;
+
+	table("locks",
+	      "# The longest holds of the mmap lock, for writing, and of a page table lock,\n"
+	      "# while 1 GiB moves at once or in steps: in us, with what it costs to measure\n"
+	      "# them.\n");
+	printf("%-18s %16s %16s\n", "move", "mmap-lock-us", "page-table-us");
+	for (i = 0; i < ARRAY_SIZE(runs); i++) {
+		struct run r = runs[i];
+
+		if (r.method == RELOCATE && !has_relocate)
+			continue;
+		r.fn = run_locks;
+		r.shape.every = 1;
+		r.shape.len = 1024 * MIB;
+		run(&r, figure, NULL);
+		printf("%-18s %16.1f %16.2f\n", r.name, figure[0] / 1e3,
+		       figure[1] / 1e3);
+		fflush(stdout);
+	}
+}
+
 static const struct command {
 	const char *name;
 	void (*run)(void);
@@ -1360,6 +1473,7 @@ static const struct command {
 	{ "heap", cmd_heap, "what many blocks that were moved cost afterwards" },
 	{ "regions", cmd_regions, "blocks of 2 MB by the thousand" },
 	{ "wait", cmd_wait, "how long another thread waits (two processors)" },
+	{ "locks", cmd_locks, "how long locks are held (a kernel with LOCK_STAT)" },
 };
 
 static void usage(FILE *to)

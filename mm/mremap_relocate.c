@@ -253,11 +253,7 @@ static int relocate_large(struct pagetable_move_control *pmc,
 	rehome_folio(folio, pmc->new, pair->index + i - idx);
 	count_rehomed(&pair->rehomed, 1, nr);
 	/* What is before number @i has moved, or is not of this folio. */
-	moved = nr - idx;
-	if (folio_all_mapped(folio))
-		move_present_ptes(pmc, pair, i, moved);
-	else
-		moved = move_folio_ptes(pmc, pair, folio, idx, i, moved);
+	moved = move_folio_ptes(pmc, pair, folio, idx, i, nr - idx);
 	folio_unlock(folio);
 	return moved;
 }
@@ -340,8 +336,41 @@ static int relocate_small(struct pagetable_move_control *pmc,
 }
 
 /*
- * Move the present PTE @pte, number @i of the pair, which relocate_small()
- * left, and those of the same folio.
+ * Re-home large folios that are mapped as a whole and move their PTEs, from
+ * number @i of the pair on, as long as there is nothing else.
+ *
+ * Returns the number of the first PTE that is something else, or whose folio is
+ * locked.
+ */
+static int relocate_whole(struct pagetable_move_control *pmc,
+			  struct pte_pair *pair, int i)
+{
+	struct folio *folio;
+	pte_t pte;
+	int nr;
+
+	for (; i < pair->nr; i += nr) {
+		pte = ptep_get(pair->old_ptep + i);
+		if (!pte_present(pte) || pte_maps_zero_page(pte))
+			break;
+		folio = page_large_folio(pte_page(pte));
+		if (!folio)
+			break;
+		nr = folio_large_nr_pages(folio);
+		if (nr > pair->nr - i || !folio_all_mapped(folio) ||
+		    !folio_trylock(folio))
+			break;
+		rehome_folio(folio, pmc->new, pair->index + i);
+		count_rehomed(&pair->rehomed, 1, nr);
+		move_present_ptes(pmc, pair, i, nr);
+		folio_unlock(folio);
+	}
+	return i;
+}
+
+/*
+ * Move the present PTE @pte, number @i of the pair, which those before left,
+ * and those of the same folio.
  *
  * Returns the number of PTEs from number @i on that are done, or 0 if the
  * folio, which is then referenced, has to be waited for.
@@ -381,12 +410,18 @@ static unsigned long relocate_locked_ptes(struct pagetable_move_control *pmc,
 					  struct pte_pair *pair,
 					  struct folio **foliop)
 {
-	int i, nr = 1;
+	int i, nr;
 	pte_t pte;
 
-	for (i = 0; (i = relocate_small(pmc, pair, i)) < pair->nr; i += nr) {
+	for (i = 0; i < pair->nr; i += nr) {
+		i = relocate_small(pmc, pair, i);
+		i = relocate_whole(pmc, pair, i);
+		if (i == pair->nr)
+			break;
 		pte = ptep_get(pair->old_ptep + i);
 		nr = 1;
+		if (pte_none(pte))
+			continue;
 		if (pte_present(pte)) {
 			nr = relocate_present(pmc, pair, pte, i, foliop);
 			if (!nr)
@@ -431,7 +466,8 @@ static void move_alone(struct pagetable_move_control *pmc, unsigned long addr)
 
 /*
  * Make sure that what is mapped in [addr, end) has page tables to go to. There
- * are none yet where a PMD further on might still be moved whole.
+ * are none yet where a PMD further on might still be moved whole, or one that has
+ * been emptied is to be used again.
  */
 static void install_tables(struct pagetable_move_control *pmc,
 			   struct mremap_relocation *rel, unsigned long addr,
@@ -440,18 +476,13 @@ static void install_tables(struct pagetable_move_control *pmc,
 	unsigned long extent;
 	pmd_t *old_pmd, *new_pmd;
 
-	/* Then no PMD is moved whole. */
-	if ((pmc->old_addr ^ pmc->new_addr) & ~PMD_MASK)
-		return;
-
 	for (; addr < end; addr += extent) {
 		extent = mremap_relocate_extent(pmc, addr, end, &old_pmd);
 		/* A leaf does not map a part of a folio. */
 		if (!old_pmd || pmd_is_huge(*old_pmd))
 			continue;
 		/* Part of a PMD has its table, or else held nothing of ours. */
-		if ((addr & PMD_MASK) < pmc->old_addr ||
-		    (addr | ~PMD_MASK) >= pmc->old_end)
+		if (!pmd_is_within(addr, pmc->old_addr, pmc->old_end))
 			continue;
 		new_pmd = mm_find_pmd(pmc->old->vm_mm,
 				      mremap_new_addr(pmc, addr));
@@ -582,6 +613,33 @@ static bool entry_moves_with_table(pte_t pte)
 }
 
 /*
+ * Try to lock small folios, from @ptep on, as long as there is nothing else but
+ * PTEs that are none. Adds them to @folios, which has @nrp. Returns the PTE from
+ * which to go on.
+ */
+static pte_t *lock_small_folios(pte_t *ptep, pte_t *end, struct folio **folios,
+				int *nrp)
+{
+	struct folio *folio;
+	int nr = *nrp;
+	pte_t pte;
+
+	for (; ptep < end; ptep++) {
+		pte = ptep_get(ptep);
+		if (pte_none(pte))
+			continue;
+		if (!pte_present(pte) || pte_maps_zero_page(pte))
+			break;
+		folio = page_small_folio(pte_page(pte));
+		if (!folio || !folio_trylock(folio))
+			break;
+		folios[nr++] = folio;
+	}
+	*nrp = nr;
+	return ptep;
+}
+
+/*
  * Try to lock all the folios that the page table at @addr maps. What else it
  * holds must be able to move with it. Returns their number, and in @nr_pagesp
  * that of their pages, or -1 with none locked.
@@ -600,7 +658,10 @@ static int lock_table_folios(struct pagetable_move_control *pmc,
 	if (!start)
 		return -1;
 	end = start + PTRS_PER_PTE;
-	for (ptep = start; (ptep = skip_none_ptes(ptep, end)) < end; ptep++) {
+	for (ptep = start;; ptep++) {
+		ptep = lock_small_folios(ptep, end, folios, &nr);
+		if (ptep == end)
+			break;
 		pte = ptep_get(ptep);
 		if (!pte_present(pte)) {
 			if (!entry_moves_with_table(pte))
@@ -612,19 +673,19 @@ static int lock_table_folios(struct pagetable_move_control *pmc,
 		folio = page_folio(pte_page(pte));
 		if (folio == last)
 			continue;
-		if (folio_test_large(folio)) {
-			idx = folio_page_idx(folio, pte_page(pte));
-			if (idx > ptep - start ||
-			    folio_nr_pages(folio) - idx > end - ptep)
-				break;
-			nr_tails += folio_nr_pages(folio) - 1;
-		}
-		if (!folio_trylock(folio))
+		/* A small one is locked by somebody else. */
+		if (!folio_test_large(folio))
 			break;
+		idx = folio_page_idx(folio, pte_page(pte));
+		if (idx > ptep - start ||
+		    folio_nr_pages(folio) - idx > end - ptep ||
+		    !folio_trylock(folio))
+			break;
+		nr_tails += folio_nr_pages(folio) - 1;
 		last = folio;
 		folios[nr++] = folio;
 		/* Then the next PTEs map the rest of it. */
-		if (folio_test_large(folio) && folio_all_mapped(folio))
+		if (folio_all_mapped(folio))
 			ptep += folio_nr_pages(folio) - 1;
 	}
 	pte_unmap_unlock(start, ptl);
@@ -705,46 +766,20 @@ static bool relocate_leaf(struct pagetable_move_control *pmc,
 	return true;
 }
 
-/* Relocate what is in @extent bytes, below one PMD on either side. */
-static void relocate_pmd(struct pagetable_move_control *pmc,
-			 struct mremap_relocation *rel, unsigned long addr,
-			 unsigned long extent, pmd_t *old_pmd)
-{
-	struct mm_struct *mm = pmc->old->vm_mm;
-	pmd_t *new_pmd = mm_find_pmd(mm, mremap_new_addr(pmc, addr));
-	const unsigned long end = addr + extent;
-	unsigned long next;
-
-	/* If a folio lies across its start, the destination has a table already. */
-	if (extent == PMD_SIZE && pmd_none(*new_pmd)) {
-		if (relocate_leaf(pmc, rel, addr, old_pmd, new_pmd) ||
-		    pmd_is_empty(mm, old_pmd) ||
-		    relocate_table(pmc, rel, addr, old_pmd, new_pmd))
-			return;
-		mremap_relocate_use_spare(pmc, rel, new_pmd);
-	}
-	for (next = addr; next < end && !pmd_is_empty(mm, old_pmd);) {
-		cond_resched();
-		split_huge_pmd(pmc->old, old_pmd, addr);
-		next = relocate_ptes(pmc, rel, next, end);
-	}
-	if (extent == PMD_SIZE && next == end)
-		mremap_relocate_emptied(rel, addr, old_pmd);
-}
-
 #ifdef CONFIG_DEBUG_VM
-/* All that a source PTE still holds would be lost when it is unmapped. */
-static void warn_on_leftovers(struct pagetable_move_control *pmc)
+/* All that a source PTE still holds is lost, or turns up in the wrong place. */
+static void warn_on_leftovers(struct pagetable_move_control *pmc,
+			      unsigned long addr, unsigned long end)
 {
 	struct mm_struct *mm = pmc->old->vm_mm;
-	unsigned long addr, next, extent;
+	unsigned long next, extent;
 	pte_t *start_ptep, *ptep;
 	spinlock_t *ptl;
 	pmd_t *pmd;
 
-	for (addr = pmc->old_addr; addr < pmc->old_end; addr = next) {
+	for (; addr < end; addr = next) {
 		cond_resched();
-		extent = mremap_relocate_extent(pmc, addr, pmc->old_end, &pmd);
+		extent = mremap_relocate_extent(pmc, addr, end, &pmd);
 		next = addr + extent;
 		if (!pmd)
 			continue;
@@ -757,10 +792,43 @@ static void warn_on_leftovers(struct pagetable_move_control *pmc)
 	}
 }
 #else
-static void warn_on_leftovers(struct pagetable_move_control *pmc)
+static void warn_on_leftovers(struct pagetable_move_control *pmc,
+			      unsigned long addr, unsigned long end)
 {
 }
 #endif
+
+/* Relocate what is in @extent bytes, below one PMD on either side. */
+static void relocate_pmd(struct pagetable_move_control *pmc,
+			 struct mremap_relocation *rel, unsigned long addr,
+			 unsigned long extent, pmd_t *old_pmd)
+{
+	struct mm_struct *mm = pmc->old->vm_mm;
+	pmd_t *new_pmd = mm_find_pmd(mm, mremap_new_addr(pmc, addr));
+	const bool whole = pmd_is_within(addr, pmc->old_addr, pmc->old_end);
+	const unsigned long end = addr + extent;
+	unsigned long next;
+
+	/* If a folio lies across its start, the destination has a table already. */
+	if (whole && pmd_none(*new_pmd)) {
+		if (extent == PMD_SIZE &&
+		    (relocate_leaf(pmc, rel, addr, old_pmd, new_pmd) ||
+		     pmd_is_empty(mm, old_pmd) ||
+		     relocate_table(pmc, rel, addr, old_pmd, new_pmd)))
+			return;
+		mremap_relocate_use_spare(pmc, rel, new_pmd);
+	}
+	for (next = addr; next < end && !pmd_is_empty(mm, old_pmd);) {
+		cond_resched();
+		split_huge_pmd(pmc->old, old_pmd, addr);
+		next = relocate_ptes(pmc, rel, next, end);
+	}
+	if (whole && next == end && IS_ALIGNED(end, PMD_SIZE)) {
+		addr = end - PMD_SIZE;
+		warn_on_leftovers(pmc, addr, end);
+		mremap_relocate_emptied(rel, addr, old_pmd);
+	}
+}
 
 /**
  * mremap_relocate_move() - The step of mremap_relocate() that cannot fail.
@@ -784,7 +852,7 @@ void mremap_relocate_move(struct pagetable_move_control *pmc,
 		if (old_pmd)
 			relocate_pmd(pmc, rel, addr, extent, old_pmd);
 	}
-	warn_on_leftovers(pmc);
+	warn_on_leftovers(pmc, pmc->old_addr, pmc->old_end);
 	mremap_relocate_finish(pmc->old->vm_mm, rel);
 }
 

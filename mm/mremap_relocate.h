@@ -39,6 +39,13 @@ static inline unsigned long mremap_new_addr(struct pagetable_move_control *pmc,
 	return addr - pmc->old_addr + pmc->new_addr;
 }
 
+/* Is all that is below the PMD at @addr in [start, end)? */
+static inline bool pmd_is_within(unsigned long addr, unsigned long start,
+				 unsigned long end)
+{
+	return (addr & PMD_MASK) >= start && (addr | ~PMD_MASK) < end;
+}
+
 /**
  * struct mremap_report - what has become of a call that was to relocate memory
  * @vmas: How many VMAs have been relocated.

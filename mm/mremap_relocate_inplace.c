@@ -72,6 +72,36 @@ static pte_t *rehome_small(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 }
 
 /*
+ * Re-home large folios that are mapped as a whole, from @ptep on, as
+ * rehome_small() does.
+ */
+static pte_t *rehome_large(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
+			   pgoff_t index, struct rehome_count *rehomed)
+{
+	struct folio *folio;
+	pte_t pte;
+	long nr;
+
+	for (; ptep < end; ptep += nr, index += nr) {
+		pte = ptep_get(ptep);
+		if (!pte_present(pte) || pte_maps_zero_page(pte))
+			break;
+		folio = page_large_folio(pte_page(pte));
+		if (!folio)
+			break;
+		nr = folio_large_nr_pages(folio);
+		if (nr > end - ptep || !folio_all_mapped(folio) ||
+		    !folio_trylock(folio))
+			break;
+		rehome_folio(folio, copy, index);
+		folio_unlock(folio);
+		rehomed->folios++;
+		rehomed->pages += nr;
+	}
+	return ptep;
+}
+
+/*
  * Re-home the folio that is in the swap cache for the swap entry @pte, if it is
  * anonymous. Its place is @index in @copy.
  *
@@ -117,6 +147,8 @@ static int rehome_pte(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 	long idx;
 	int nr = 1;
 
+	if (pte_none(pte))
+		return 1;
 	if (!pte_present(pte)) {
 		switch (rehome_kind(pte)) {
 		case REHOME_MIGRATION:
@@ -151,14 +183,17 @@ static int rehome_pte(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 	return nr;
 }
 
-/* Wait for a folio, and re-home it if the PTE at @addr still holds it. */
-static void rehome_folio_slow(struct vm_area_struct *copy, struct folio *folio,
+/*
+ * Wait for a folio, and re-home it if the PTE at @addr still holds it. Returns
+ * false if it does not.
+ */
+static bool rehome_folio_slow(struct vm_area_struct *copy, struct folio *folio,
 			      pmd_t *pmd, unsigned long addr,
 			      struct rehome_count *rehomed)
 {
 	spinlock_t *ptl;
+	long idx = -1;
 	pte_t *ptep;
-	long idx;
 
 	folio_lock(folio);
 	ptep = pte_offset_map_lock(copy->vm_mm, pmd, addr, &ptl);
@@ -171,6 +206,7 @@ static void rehome_folio_slow(struct vm_area_struct *copy, struct folio *folio,
 		pte_unmap_unlock(ptep, ptl);
 	}
 	folio_unlock(folio);
+	return idx >= 0;
 }
 
 /*
@@ -195,6 +231,8 @@ static unsigned long rehome_ptes(struct vm_area_struct *copy, pmd_t *pmd,
 	for (ptep = start_ptep;; ptep += nr) {
 		ptep = rehome_small(copy, ptep, end_ptep,
 				    index + (ptep - start_ptep), rehomed);
+		ptep = rehome_large(copy, ptep, end_ptep,
+				    index + (ptep - start_ptep), rehomed);
 		if (ptep == end_ptep)
 			break;
 		nr = rehome_pte(copy, ptep, end_ptep,
@@ -208,7 +246,8 @@ static unsigned long rehome_ptes(struct vm_area_struct *copy, pmd_t *pmd,
 		return end;
 
 	if (folio) {
-		rehome_folio_slow(copy, folio, pmd, addr, rehomed);
+		if (rehome_folio_slow(copy, folio, pmd, addr, rehomed))
+			addr += PAGE_SIZE;
 		folio_put(folio);
 	} else {
 		migration_entry_wait(mm, pmd, addr);

@@ -44,6 +44,53 @@ unsigned long mremap_relocate_extent(struct pagetable_move_control *pmc,
 		   PMD_SIZE - (mremap_new_addr(pmc, addr) & ~PMD_MASK));
 }
 
+/*
+ * Page tables of the source that will be empty in time for the destination to
+ * have them, where a PMD does not move to all of another.
+ */
+struct table_forecast {
+	unsigned int ready;	/* Empty before what is looked at now moves. */
+	bool last;		/* The one before will be empty as well. */
+	pmd_t *promised;	/* The last one that is to have such a table. */
+};
+
+/*
+ * Can the place where the PMD at @addr goes get a page table that is empty by
+ * then? Not if a neighbour shares the page table of the source: it can make one
+ * where none was, and then a destination without one says that there was
+ * nothing. Nor if one shares that of the destination, and can make that.
+ */
+static bool reuse_table(struct pagetable_move_control *pmc, unsigned long addr,
+			pmd_t *new_pmd, struct table_forecast *forecast)
+{
+	if (!pmd_is_within(addr, pmc->old_addr, pmc->old_end))
+		return false;
+	/* The PMD before goes there too. */
+	if (new_pmd == forecast->promised)
+		return true;
+	if (!forecast->ready ||
+	    !pmd_is_within(mremap_new_addr(pmc, addr), pmc->new_addr,
+			   mremap_new_addr(pmc, pmc->old_end)))
+		return false;
+	forecast->ready--;
+	forecast->promised = new_pmd;
+	return true;
+}
+
+/*
+ * All below @old_pmd, the one at @addr, will have moved before what is behind
+ * the PMD after it: a large folio lies across two at most. Do not count on the
+ * page table of a leaf, which the reclaim of its folio can free.
+ */
+static void forecast_table(struct pagetable_move_control *pmc,
+			   unsigned long addr, pmd_t *old_pmd,
+			   struct table_forecast *forecast)
+{
+	forecast->ready += forecast->last;
+	forecast->last = mremap_can_move_tables() && !pmd_is_huge(*old_pmd) &&
+			 pmd_is_within(addr, pmc->old_addr, pmc->old_end);
+}
+
 /**
  * mremap_relocate_alloc() - Take all the memory that a relocation can need.
  * @pmc: The move; its VMAs need not be set but for pmc->old.
@@ -57,6 +104,9 @@ unsigned long mremap_relocate_extent(struct pagetable_move_control *pmc,
  * a leaf maps it, so at most two are in use at a time. If the architecture does
  * not let page tables move, there is a spare one for each PMD.
  *
+ * Where a PMD moves to parts of two others, the destination gets new page tables
+ * for the first three, and then those of the source that have been emptied.
+ *
  * The mmap write lock must be held and the source VMA be write-locked. The
  * destination must be unmapped.
  *
@@ -67,6 +117,7 @@ int mremap_relocate_alloc(struct pagetable_move_control *pmc,
 			  struct mremap_relocation *rel)
 {
 	struct mm_struct *mm = pmc->old->vm_mm;
+	struct table_forecast forecast = {};
 	unsigned long addr, extent, nr = 0;
 	bool leaves_only = true;
 	pmd_t *old_pmd, *new_pmd;
@@ -89,9 +140,14 @@ int mremap_relocate_alloc(struct pagetable_move_control *pmc,
 		if (extent == PMD_SIZE) {
 			nr++;
 			leaves_only &= pmd_is_huge(*old_pmd);
-		} else if (pte_alloc(mm, new_pmd)) {
-			goto out_free;
+			continue;
 		}
+		if (pmd_none(*new_pmd) &&
+		    !reuse_table(pmc, addr, new_pmd, &forecast) &&
+		    pte_alloc(mm, new_pmd))
+			goto out_free;
+		if (IS_ALIGNED(addr + extent, PMD_SIZE))
+			forecast_table(pmc, addr, old_pmd, &forecast);
 	}
 	if (!nr)
 		return 0;

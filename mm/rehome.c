@@ -142,38 +142,33 @@ static bool small_is_ours(struct folio *folio)
 	return ours;
 }
 
-/* Do @ptep, which is present, and the PTEs behind it map @nr pages in a row? */
+/*
+ * Do @ptep, which is present, and the PTEs behind it map @nr pages in a row, if
+ * the first is one of a folio that has so many from there on?
+ *
+ * A folio is aligned, so within it the PFN only changes in bits that carry into
+ * no other, and the PTEs differ by the same step.
+ */
 static __always_inline bool ptes_in_a_row(pte_t *ptep, long nr)
 {
-	pte_t pte, expected = ptep_get(ptep);
+	const pte_t first = ptep_get(ptep), *end = ptep + nr;
+	const u64 step = pte_val(pte_advance_pfn(first, 1)) - (u64)pte_val(first);
+	u64 expected = pte_val(first);
+	unsigned long pfn;
+	pte_t pte;
 
-	while (--nr) {
-		expected = pte_advance_pfn(expected, 1);
-		pte = ptep_get(++ptep);
-		/* Most are, and this is the cheaper look. */
-		if (pte_same(pte, expected))
-			continue;
-		if (!pte_present(pte) || pte_pfn(pte) != pte_pfn(expected))
+	while (++ptep < end) {
+		expected += step;
+		if (pte_val(ptep_get(ptep)) != expected)
+			break;
+	}
+	/* Most end above. These differ in the accessed or dirty bit, perhaps. */
+	for (pfn = pte_pfn(first) + nr - (end - ptep); ptep < end; ptep++, pfn++) {
+		pte = ptep_get(ptep);
+		if (!pte_present(pte) || pte_pfn(pte) != pfn)
 			return false;
 	}
 	return true;
-}
-
-/*
- * Is a large folio mapped by @ptep and the PTEs behind it, in order, and
- * nowhere else? The page table is locked. False if that takes a closer look.
- */
-static __always_inline bool large_is_ours(struct folio *folio, pte_t *ptep)
-{
-	const long nr = folio_nr_pages(folio);
-	bool ours;
-
-	if (!folio_trylock(folio))
-		return false;
-	ours = folio_mapcount(folio) == nr && !folio_test_swapcache(folio) &&
-	       ptes_in_a_row(ptep, nr);
-	folio_unlock(folio);
-	return ours;
 }
 
 /*
@@ -384,8 +379,8 @@ static int check_swap_entry(pte_t pte, struct folio **foliop)
 }
 
 /*
- * Look at the PTE at @ptep, which is not none, and, if it is the first of a
- * large folio, at those behind it, before @end. Their page table is locked.
+ * Look at the PTE at @ptep, and, if it maps a large folio that has been checked,
+ * skip those behind it, before @end. Their page table is locked.
  *
  * Returns the number of PTEs that are fine, -EFAULT, or 0 if there is something
  * to wait for: @foliop is then the folio, referenced, or NULL for migration.
@@ -398,6 +393,8 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
 	struct page *page;
 	int ret;
 
+	if (pte_none(pte))
+		return 1;
 	if (pte_present(pte)) {
 		if (pte_maps_zero_page(pte))
 			return 1;
@@ -414,10 +411,6 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
 			/* The next PTEs hold the rest of it. */
 			return min_t(long, end - ptep, folio_nr_pages(folio) -
 						       folio_page_idx(folio, page));
-		} else if (page == &folio->page &&
-			   folio_nr_pages(folio) <= end - ptep &&
-			   large_is_ours(folio, ptep)) {
-			return folio_nr_pages(folio);
 		}
 		folio_get(folio);
 		*foliop = folio;
@@ -472,6 +465,36 @@ static pte_t *skip_exclusive_ptes(pte_t *ptep, pte_t *end)
 	return ptep;
 }
 
+/*
+ * Skip the PTEs in [@ptep, @end) that map all of a large folio in a row, of which
+ * one look tells that it is ours alone. Their page table is locked.
+ */
+static pte_t *skip_large_folios(pte_t *ptep, pte_t *end)
+{
+	struct folio *folio;
+	bool ours;
+	pte_t pte;
+	long nr;
+
+	for (; ptep < end; ptep += nr) {
+		pte = ptep_get(ptep);
+		if (!pte_present(pte) || pte_maps_zero_page(pte))
+			break;
+		folio = page_large_folio(pte_page(pte));
+		if (!folio)
+			break;
+		nr = folio_large_nr_pages(folio);
+		if (nr > end - ptep || !folio_trylock(folio))
+			break;
+		ours = folio_large_mapcount(folio) == nr &&
+		       !folio_test_swapcache(folio) && ptes_in_a_row(ptep, nr);
+		folio_unlock(folio);
+		if (!ours)
+			break;
+	}
+	return ptep;
+}
+
 /* As check_folio(), for the PTEs of [addr, end) in one page table. */
 static int check_ptes(struct rehome_range *range, pmd_t *pmd, unsigned long addr,
 		      unsigned long end)
@@ -488,7 +511,11 @@ again:
 		return -EAGAIN;
 	ptep = start_ptep;
 	end_ptep = start_ptep + ((end - addr) >> PAGE_SHIFT);
-	while ((ptep = skip_exclusive_ptes(ptep, end_ptep)) < end_ptep) {
+	while (ptep < end_ptep) {
+		ptep = skip_exclusive_ptes(ptep, end_ptep);
+		ptep = skip_large_folios(ptep, end_ptep);
+		if (ptep == end_ptep)
+			break;
 		ret = check_pte(range, ptep, end_ptep, &folio);
 		if (ret <= 0)
 			break;

@@ -144,6 +144,17 @@ static inline struct folio *page_small_folio(struct page *page)
 }
 
 /**
+ * page_large_folio() - The large folio that a page is the first of.
+ * @page: A page that a locked page table maps, so that it cannot be split.
+ *
+ * Returns: The folio, or NULL if it is another page of one, or a small one.
+ */
+static inline struct folio *page_large_folio(struct page *page)
+{
+	return PageHead(page) ? (struct folio *)page : NULL;
+}
+
+/**
  * folio_all_mapped() - Is each page of a folio mapped?
  * @folio: A folio that rehome_check() has found to have all its users in the
  *	   range, in their places. It or one of its page tables is locked.

@@ -1311,16 +1311,29 @@ static void relocate_large(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
 }
 
+/* How far the destination is from where a PMD moves to all of another, in pages. */
+static const struct large_run {
+	const char *name;
+	long shift;
+} large_runs[] = {
+	{ "aligned", 0 },
+	{ "unaligned", 200 },
+	{ "unaligned by less than a folio", -3 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(large_runs, large_runs, name);
+
 /*
- * Folios that lie across page tables, which could go whole but for them. All of
- * such a folio moves under one hold of its lock, so its second half needs a page
- * table before its turn: lock_ptes() warns if it is not there.
+ * Folios that lie across page tables. All of such a folio moves under one hold of
+ * its lock, so its second half needs a page table before its turn: lock_ptes()
+ * warns if it is not there.
  */
-static void relocate_large_congruent(struct kunit *test)
+static void relocate_large_run(struct kunit *test)
 {
-	const unsigned long src = ARENA + 4 * PMD_SIZE + PAGES(5);
-	const unsigned long dst = ARENA + 8 * PMD_SIZE + PAGES(5);
-	const unsigned long nr = 3 * HPAGE_PMD_NR;
+	const struct large_run *param = test->param_value;
+	const unsigned long src = ARENA + 8 * PMD_SIZE + PAGES(5);
+	const unsigned long dst = ARENA + 16 * PMD_SIZE + PAGES(5 + param->shift);
+	const unsigned long nr = 5 * HPAGE_PMD_NR;
 	unsigned long pgtables;
 
 	map_folios(test, ARENA, nr, LARGE_ORDER, 1);
@@ -1331,7 +1344,7 @@ static void relocate_large_congruent(struct kunit *test)
 	expect_rehomed(test, nr / LARGE_NR, nr);
 	expect_home(test, dst, nr, nr);
 	expect_pages(test, dst, nr, 1);
-	KUNIT_EXPECT_EQ(test, order_at(dst + 3 * PMD_SIZE - PAGES(8)),
+	KUNIT_EXPECT_EQ(test, order_at(dst + nr * PAGE_SIZE - PAGES(8)),
 			LARGE_ORDER);
 	KUNIT_EXPECT_EQ(test, mm_pgtables_bytes(current->mm), pgtables);
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
@@ -1667,6 +1680,177 @@ static void relocate_huge(struct kunit *test)
 			pgtables + (param->dst ? PAGE_SIZE : 0));
 }
 
+/* What is below a PMD of the source. */
+enum below_pmd {
+	BELOW_NOTHING,
+	BELOW_TABLE,
+	BELOW_LEAF,
+	BELOW_LEAF_THAT_GOES,		/* Before the move. */
+	NR_BELOW,
+};
+
+#define REUSE_PMDS	5
+#define REUSE_DST	(ARENA + 8 * PMD_SIZE + PAGES(100))
+
+static void map_below(struct kunit *test, const enum below_pmd *below, int nr_pmds)
+{
+	const unsigned long nr = nr_pmds * HPAGE_PMD_NR;
+	unsigned long addr;
+	u32 val;
+	int i;
+
+	WRITE_ONCE(huge_anon_orders_always, 0);
+	WRITE_ONCE(huge_anon_orders_inherit, 0);
+	map_pages(test, ARENA, nr);
+	KUNIT_ASSERT_EQ(test, 0, do_madvise(current->mm, ARENA, PAGES(nr),
+					    MADV_HUGEPAGE));
+	for (i = 0; i < nr_pmds; i++) {
+		addr = ARENA + i * PMD_SIZE;
+		if (below[i] == BELOW_NOTHING)
+			continue;
+		if (below[i] == BELOW_TABLE) {
+			WRITE_ONCE(huge_anon_orders_madvise, 0);
+			fill_pages(test, addr, 1, i);
+			fill_pages(test, addr + PMD_SIZE - PAGES(2), 1, ~i);
+			continue;
+		}
+		/* The huge zero page. */
+		WRITE_ONCE(huge_anon_orders_madvise, BIT(HPAGE_PMD_ORDER));
+		KUNIT_ASSERT_EQ(test, 0, get_user(val, (u32 __user *)addr));
+		if (!is_pmd_mapped(addr))
+			kunit_skip(test, "no huge zero page");
+	}
+}
+
+static int relocate_below(struct kunit *test, const enum below_pmd *below,
+			  unsigned long len)
+{
+	PAGETABLE_MOVE(pmc, NULL, NULL, ARENA, REUSE_DST, len);
+	struct mm_struct *mm = current->mm;
+	struct mremap_relocation rel;
+	int i, err;
+
+	mmap_write_lock(mm);
+	pmc.old = vma_lookup(mm, ARENA);
+	err = rehome_check(pmc.old, ARENA, ARENA + len, &refusal) ?:
+	      mremap_relocate_alloc(&pmc, &rel);
+	if (err)
+		goto out;
+	/* As reclaim does to a leaf after MADV_FREE. */
+	for (i = 0; i < REUSE_PMDS; i++) {
+		if (below[i] == BELOW_LEAF_THAT_GOES)
+			zap_vma_range(pmc.old, ARENA + i * PMD_SIZE, PMD_SIZE);
+	}
+	pmc.new = copy_vma_relocated(pmc.old, REUSE_DST, len);
+	if (pmc.new)
+		mremap_relocate_move(&pmc, &rel);
+	vm_stat_account(mm, pmc.old->vm_flags, len >> PAGE_SHIFT);
+	err = do_munmap(mm, ARENA, len, NULL);
+out:
+	mmap_write_unlock(mm);
+	return err;
+}
+
+/*
+ * Where no PMD moves to all of another, the destination gets page tables that
+ * the source no longer needs. There must be one whenever it needs one, whatever
+ * the source has, and has no longer: mremap_relocate_use_spare() warns if not.
+ */
+static void relocate_tables_reused(struct kunit *test)
+{
+	const unsigned long len = REUSE_PMDS * PMD_SIZE;
+	enum below_pmd below[REUSE_PMDS];
+	int i, rest, pattern, nr = 1;
+	unsigned long addr, cut;
+
+	for (i = 0; i < REUSE_PMDS; i++)
+		nr *= NR_BELOW;
+	for (pattern = 0; pattern < nr; pattern++) {
+		bool any = false;
+
+		for (i = 0, rest = pattern; i < REUSE_PMDS; i++) {
+			below[i] = rest % NR_BELOW;
+			rest /= NR_BELOW;
+			any |= below[i] == BELOW_TABLE;
+		}
+		/* An anon_vma is needed. */
+		if (!any)
+			continue;
+		/* With the whole of the last PMD, or not. */
+		for (cut = 0; cut <= PAGE_SIZE; cut += PAGE_SIZE) {
+			map_below(test, below, REUSE_PMDS);
+			KUNIT_ASSERT_EQ(test, 0,
+					relocate_below(test, below, len - cut));
+			for (i = 0; i < REUSE_PMDS; i++) {
+				if (below[i] != BELOW_TABLE)
+					continue;
+				addr = REUSE_DST + i * PMD_SIZE;
+				expect_pages(test, addr, 1, i);
+				expect_pages(test, addr + PMD_SIZE - PAGES(2), 1,
+					     ~i);
+			}
+			vm_munmap(ARENA, len);
+			vm_munmap(REUSE_DST, len);
+			KUNIT_ASSERT_EQ(test, current->mm->map_count, 0);
+		}
+	}
+}
+
+#define FEW_PMDS	8
+
+static const struct few_tables {
+	const char *name;
+	enum below_pmd below[FEW_PMDS];
+	long cut_start, cut_end;	/* Pages that stay where they are. */
+	long tables;			/* New ones for the destination. */
+} few_tables[] = {
+	/* The first three, and the last, which a neighbour could share. */
+	{ "page tables", { 1, 1, 1, 1, 1, 1, 1, 1 }, 0, 0, 4 },
+	/* The first and the last page table of the source are not all ours. */
+	{ "cut", { 1, 1, 1, 1, 1, 1, 1, 1 }, 1, 1, 6 },
+	{ "apart", { 1, 0, 1, 0, 1, 0, 1, 0 }, 0, 0, 6 },
+	{ "leaves", { 2, 2, 2, 2, 2, 2, 2, 1 }, 0, 0, 9 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(few_tables, few_tables, name);
+
+/* How many page tables does a relocation take? None is left. */
+static long nr_tables_taken(struct kunit *test, unsigned long src,
+			    unsigned long dst, unsigned long len)
+{
+	PAGETABLE_MOVE(pmc, NULL, NULL, src, dst, len);
+	struct mm_struct *mm = current->mm;
+	struct mremap_relocation rel;
+	unsigned long before, with;
+	int err;
+
+	mmap_write_lock(mm);
+	pmc.old = vma_lookup(mm, src);
+	vma_start_write(pmc.old);
+	before = mm_pgtables_bytes(mm);
+	err = mremap_relocate_alloc(&pmc, &rel);
+	with = mm_pgtables_bytes(mm);
+	if (!err)
+		mremap_relocate_free(&pmc, &rel);
+	mmap_write_unlock(mm);
+	KUNIT_EXPECT_EQ(test, mm_pgtables_bytes(mm), before);
+	return err ?: (with - before) / PAGE_SIZE;
+}
+
+/* The number does not grow with the range. */
+static void relocate_few_tables(struct kunit *test)
+{
+	const struct few_tables *param = test->param_value;
+	const unsigned long cut = PAGES(param->cut_start + param->cut_end);
+	const unsigned long src = ARENA + PAGES(param->cut_start);
+
+	map_below(test, param->below, FEW_PMDS);
+	KUNIT_EXPECT_EQ(test, param->tables,
+			nr_tables_taken(test, src,
+					src + 16 * PMD_SIZE + PAGES(100),
+					FEW_PMDS * PMD_SIZE - cut));
+}
+
 /* What mremap_relocate_alloc() has set aside for a PMD leaf is given back. */
 static void relocate_huge_tables_freed(struct kunit *test)
 {
@@ -1815,7 +1999,7 @@ static void in_place_huge(struct kunit *test)
 
 static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE_PARAM(relocate_large, larges_gen_params),
-	KUNIT_CASE(relocate_large_congruent),
+	KUNIT_CASE_PARAM(relocate_large_run, large_runs_gen_params),
 	KUNIT_CASE(relocate_large_beside_fault),
 	KUNIT_CASE(relocate_cut_large),
 	KUNIT_CASE(relocate_torn_large),
@@ -1825,6 +2009,8 @@ static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE_PARAM(relocate_read_in, reads_gen_params),
 	KUNIT_CASE_PARAM(relocate_huge, huges_gen_params),
 	KUNIT_CASE(relocate_huge_tables_freed),
+	KUNIT_CASE(relocate_tables_reused),
+	KUNIT_CASE_PARAM(relocate_few_tables, few_tables_gen_params),
 	KUNIT_CASE_PARAM(in_place_large, larges_gen_params),
 	KUNIT_CASE(in_place_near),
 	KUNIT_CASE_PARAM(in_place_read_in, reads_gen_params),

@@ -479,7 +479,7 @@ static void install_tables(struct pagetable_move_control *pmc,
 	for (; addr < end; addr += extent) {
 		extent = mremap_relocate_extent(pmc, addr, end, &old_pmd);
 		/* A leaf does not map a part of a folio. */
-		if (!old_pmd || pmd_is_huge(*old_pmd))
+		if (!old_pmd || !pmd_has_table(old_pmd))
 			continue;
 		/* Part of a PMD has its table, or else held nothing of ours. */
 		if (!pmd_is_within(addr, pmc->old_addr, pmc->old_end))
@@ -566,9 +566,9 @@ static unsigned long relocate_ptes(struct pagetable_move_control *pmc,
 
 	new_pmd = mm_find_pmd(mm, mremap_new_addr(pmc, addr));
 	/*
-	 * mremap_relocate_alloc() made the destination, except where the source
-	 * had nothing. If it has now, a neighbour that shares the page table
-	 * has made it for itself.
+	 * The destination has a page table, except where the source had nothing
+	 * in mremap_relocate_alloc(). If it has now, a neighbour that shares the
+	 * page table has made it for itself.
 	 */
 	if (!new_pmd || pmd_none(*new_pmd))
 		return end;

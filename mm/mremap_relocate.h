@@ -11,7 +11,7 @@
 
 /**
  * struct mremap_relocation - what mremap_relocate_alloc() took for a move
- * @spare: Page tables that no one has seen yet; spare_inline or allocated.
+ * @spare: Page tables that no one has seen yet; spare_inline, allocated or NULL.
  * @spare_inline: Room for as many as are needed if page tables can be moved.
  * @nr_spare: How many are left.
  * @emptied: PMDs of the source whose page tables have been emptied PTE by PTE
@@ -44,6 +44,14 @@ static inline bool pmd_is_within(unsigned long addr, unsigned long start,
 				 unsigned long end)
 {
 	return (addr & PMD_MASK) >= start && (addr | ~PMD_MASK) < end;
+}
+
+/* Is there a page table below a PMD that others can change? If so, it stays. */
+static inline bool pmd_has_table(pmd_t *pmdp)
+{
+	const pmd_t pmd = pmdp_get_lockless(pmdp);
+
+	return pmd_present(pmd) && !pmd_leaf(pmd);
 }
 
 /**

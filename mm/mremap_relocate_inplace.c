@@ -72,8 +72,8 @@ static pte_t *rehome_small(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 }
 
 /*
- * Re-home large folios that are mapped as a whole, from @ptep on, as
- * rehome_small() does.
+ * The same for large folios that are mapped as a whole. A PTE that is none ends
+ * it, too.
  */
 static pte_t *rehome_large(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 			   pgoff_t index, struct rehome_count *rehomed)

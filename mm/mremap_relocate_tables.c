@@ -3,7 +3,8 @@
  * Relocation of anonymous folios by mremap(): the page tables of the
  * destination.
  *
- * All memory that a relocation needs is taken here, before anything has moved.
+ * All memory that a relocation needs is taken here, before anything has moved,
+ * but for page tables of the source that become empty on the way.
  */
 
 #include <linux/hugetlb.h>
@@ -79,15 +80,15 @@ static bool reuse_table(struct pagetable_move_control *pmc, unsigned long addr,
 
 /*
  * All below @old_pmd, the one at @addr, will have moved before what is behind
- * the PMD after it: a large folio lies across two at most. Do not count on the
- * page table of a leaf, which the reclaim of its folio can free.
+ * the PMD after it: a large folio lies across two at most. A page table that is
+ * there stays. A leaf has none before it is split: do not count on it.
  */
 static void forecast_table(struct pagetable_move_control *pmc,
 			   unsigned long addr, pmd_t *old_pmd,
 			   struct table_forecast *forecast)
 {
 	forecast->ready += forecast->last;
-	forecast->last = mremap_can_move_tables() && !pmd_is_huge(*old_pmd) &&
+	forecast->last = mremap_can_move_tables() && pmd_has_table(old_pmd) &&
 			 pmd_is_within(addr, pmc->old_addr, pmc->old_end);
 }
 
@@ -104,8 +105,9 @@ static void forecast_table(struct pagetable_move_control *pmc,
  * a leaf maps it, so at most two are in use at a time. If the architecture does
  * not let page tables move, there is a spare one for each PMD.
  *
- * Where a PMD moves to parts of two others, the destination gets new page tables
- * for the first three, and then those of the source that have been emptied.
+ * Where a PMD moves to parts of two others, the destination gets page tables of
+ * the source that have been emptied, and new ones where reuse_table() finds none:
+ * the first three of a range without gaps.
  *
  * The mmap write lock must be held and the source VMA be write-locked. The
  * destination must be unmapped.
@@ -264,6 +266,9 @@ void mremap_relocate_table(struct pagetable_move_control *pmc,
  * @pmc: The move.
  * @rel: What mremap_relocate_alloc() took for it.
  * @new_pmd: A PMD of the destination, none.
+ *
+ * It is one that mremap_relocate_alloc() took, or else one of the source that has
+ * been emptied.
  */
 void mremap_relocate_use_spare(struct pagetable_move_control *pmc,
 			       struct mremap_relocation *rel, pmd_t *new_pmd)
@@ -273,8 +278,11 @@ void mremap_relocate_use_spare(struct pagetable_move_control *pmc,
 			    &rel->spare[--rel->nr_spare]);
 		return;
 	}
-	if (WARN_ON_ONCE(!rel->nr_emptied))
+	/* Should that be wrong, do not lose what moves as well. */
+	if (WARN_ON_ONCE(!rel->nr_emptied)) {
+		WARN_ON_ONCE(pte_alloc(pmc->old->vm_mm, new_pmd));
 		return;
+	}
 	rel->nr_emptied--;
 	mremap_relocate_table(pmc, rel->emptied_addr[rel->nr_emptied],
 			      rel->emptied[rel->nr_emptied], new_pmd);

@@ -102,20 +102,6 @@ static inline bool vma_can_rehome(const struct vm_area_struct *vma)
 }
 
 /**
- * skip_none_ptes() - Skip the PTEs that are none.
- * @ptep: The first PTE to look at, in a locked page table.
- * @end: Where to end, exclusive.
- *
- * Returns: The first PTE that is not none, or @end.
- */
-static inline pte_t *skip_none_ptes(pte_t *ptep, pte_t *end)
-{
-	while (ptep < end && pte_none(ptep_get(ptep)))
-		ptep++;
-	return ptep;
-}
-
-/**
  * pte_maps_zero_page() - Is it the zero page that a PTE maps?
  * @pte: A present PTE of a VMA for which vma_can_rehome() holds.
  *

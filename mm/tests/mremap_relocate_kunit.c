@@ -1736,7 +1736,7 @@ static int relocate_below(struct kunit *test, const enum below_pmd *below,
 	      mremap_relocate_alloc(&pmc, &rel);
 	if (err)
 		goto out;
-	/* As reclaim does to a leaf after MADV_FREE. */
+	/* As reclaim can do to a leaf after MADV_FREE, on 6.12. */
 	for (i = 0; i < REUSE_PMDS; i++) {
 		if (below[i] == BELOW_LEAF_THAT_GOES)
 			zap_vma_range(pmc.old, ARENA + i * PMD_SIZE, PMD_SIZE);

@@ -295,25 +295,32 @@ const char *check_moved(struct proc *p, int from, int to, int nr, bool wp_lost,
 	return folios ? check_other_folios(me) : NULL;
 }
 
-/* A call has failed: is everything where it was? */
-const char *check_unchanged(struct proc *p, int from, int nr, bool folios)
+/*
+ * A call has failed, or was to relocate in place: is everything where it was? In
+ * place, a large folio can be split that an end of the range cuts, and a page is
+ * soft-dirty if its VMA has merged with one that is.
+ */
+const char *check_unchanged(struct proc *p, int from, int nr, bool in_place)
 {
+	const uint64_t same = PM_SAME | PM_UFFD_WP | PM_SOFT_DIRTY;
 	const int me = p - m.proc;
+	uint64_t is;
 	int i;
 
 	if (opt.disturb)
 		return NULL;
 	for (i = from; i < from + nr && i < NR_PAGES; i++) {
-		uint64_t was = before.pm[me][i];
-
-		if ((was ^ now[i]) & (PM_SAME | PM_UFFD_WP | PM_SOFT_DIRTY))
-			return fail("page %d: after the failure, entry %#llx is %#llx",
-				    i, (unsigned long long)was,
+		is = now[i];
+		if (in_place && !(before.pm[me][i] & PM_SOFT_DIRTY))
+			is &= ~PM_SOFT_DIRTY;
+		if ((before.pm[me][i] ^ is) & same)
+			return fail("page %d: nothing was to change, but entry %#llx is %#llx",
+				    i, (unsigned long long)before.pm[me][i],
 				    (unsigned long long)now[i]);
-		if (folios && thp_mode && page_flags(now[i]) != before.kf[me][i])
+		if (!in_place && thp_mode && page_flags(now[i]) != before.kf[me][i])
 			return fail("page %d: the call failed, but split the folio", i);
 	}
-	return folios ? check_other_folios(me) : NULL;
+	return check_other_folios(me);
 }
 
 /* The VMAs of the arena. */

@@ -186,7 +186,7 @@ void count_entries(struct proc *p, int start, int nr);
 extern unsigned long nr_pages, nr_swapped, nr_large;
 const char *check_moved(struct proc *p, int from, int to, int nr, bool wp_lost,
 			bool folios);
-const char *check_unchanged(struct proc *p, int from, int nr, bool folios);
+const char *check_unchanged(struct proc *p, int from, int nr, bool in_place);
 const char *check_layout(struct proc *p);
 const char *check_books(struct proc *p);
 const char *check_flags(struct proc *p);

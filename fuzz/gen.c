@@ -214,11 +214,32 @@ static void aim(struct op *op)
 
 static int relocate_flags(void)
 {
-	switch (rnd(8)) {
-	case 0:		return 0;
-	case 1 ... 3:	return RELOCATE;
-	case 4 ... 6:	return MUST;
+	switch (rnd(10)) {
+	case 0 ... 2:	return 0;
+	case 3 ... 5:	return RELOCATE;
+	case 6 ... 8:	return MUST;
 	default:	return RELOCATE | MUST;
+	}
+}
+
+/* What a plain move has left, if there is such a thing, or a part of it. */
+static void pick_away(struct op *op)
+{
+	struct proc *p = &m.proc[op->who];
+	int i, first = rnd(p->nr + 1);
+
+	for (i = 0; i < p->nr; i++) {
+		struct vma *v = &p->v[(first + i) % p->nr];
+
+		if (!v->anon || v->pgoff == v->start)
+			continue;
+		op->page = v->start;
+		op->nr = v->end - v->start;
+		if (percent(25)) {
+			op->page += rnd(op->nr);
+			op->nr = 1 + rnd(v->end - op->page);
+		}
+		return;
 	}
 }
 
@@ -227,7 +248,7 @@ static void gen_mremap(struct op *op)
 	pick(op);
 	op->new_nr = op->nr;
 	op->flags = MAYMOVE | relocate_flags();
-	switch (rnd(20)) {
+	switch (rnd(24)) {
 	case 0 ... 10:
 		op->flags |= FIXED;
 		break;
@@ -250,6 +271,11 @@ static void gen_mremap(struct op *op)
 		break;
 	case 18:
 		op->new_nr = 1 + rnd(op->nr + 1);
+		break;
+	case 19 ... 22:
+		/* In place. */
+		pick_away(op);
+		op->new_nr = op->nr;
 		break;
 	default:
 		if (percent(50))

@@ -299,7 +299,7 @@ static const char *refused(int from, int nr)
 		return why;
 	nr_refused++;
 	read_now(call.op->who);
-	return check_unchanged(call.p, from, nr, true);
+	return check_unchanged(call.p, from, nr, false);
 }
 
 /* The kernel had no memory: where the VMAs begin and end is its own affair. */
@@ -486,8 +486,7 @@ static const char *in_place(int at, int nr)
 
 	relocated_in_place(at, end, sole && !call.res->injected);
 	read_now(p - m.proc);
-	/* Memory can run short when what is cut has been split. */
-	return check_unchanged(p, at, end - at, sole && !call.res->injected);
+	return check_unchanged(p, at, end - at, true);
 }
 
 static const char *move(int from, int nr, int new_nr)

@@ -1164,10 +1164,11 @@ FIXTURE_SETUP(map_count)
 	if (self->limit > MAX_FILLER)
 		SKIP(return, "vm.max_map_count is too high to be reached");
 
-	self->filler = mmap(NULL, PAGES(self->limit), PROT_NONE, MAP_PRIVATE |
+	/* So much that there is room for the arena only below. */
+	self->filler = mmap(NULL, PAGES(MAX_FILLER), PROT_NONE, MAP_PRIVATE |
 			    MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	ASSERT_NE(self->filler, MAP_FAILED);
-	self->end = self->filler + PAGES(self->limit);
+	self->end = self->filler + PAGES(MAX_FILLER);
 	self->first = self->filler;
 	self->next = self->filler;
 

@@ -243,7 +243,7 @@ kernel_version() {
 
 # A profile is a fragment config/NAME.config with the line "# Profile: SUBJECT".
 # "# Builds on: NAME" puts it on top of another, and "# Boots with: PARAMETER..."
-# is for the kernel's command line.
+# is for the kernel's command line, "# Known: REGEX" for reports that are not ours.
 profiles() {
 	grep -ls '^# Profile: ' "$ROOT"/config/*.config |
 		sed 's|.*/||; s|\.config$||' | xargs

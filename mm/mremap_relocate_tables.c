@@ -293,6 +293,9 @@ void mremap_relocate_use_spare(struct pagetable_move_control *pmc,
  * @rel: What mremap_relocate_alloc() took.
  * @addr: The address in the source that the page table begins at, in bytes.
  * @old_pmd: The PMD there. All below it was a part of the range, and has moved.
+ *
+ * Two are enough: what is emptied here is used by the second PMD from there, or
+ * not at all.
  */
 void mremap_relocate_emptied(struct mremap_relocation *rel, unsigned long addr,
 			     pmd_t *old_pmd)

@@ -1717,6 +1717,7 @@ static void map_below(struct kunit *test, const enum below_pmd *below, int nr_pm
 		/* The huge zero page. */
 		WRITE_ONCE(huge_anon_orders_madvise, BIT(HPAGE_PMD_ORDER));
 		KUNIT_ASSERT_EQ(test, 0, get_user(val, (u32 __user *)addr));
+		KUNIT_ASSERT_EQ(test, val, 0);
 		if (!is_pmd_mapped(addr))
 			kunit_skip(test, "no huge zero page");
 	}

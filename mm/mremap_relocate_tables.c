@@ -107,7 +107,7 @@ static void forecast_table(struct pagetable_move_control *pmc,
  *
  * Where a PMD moves to parts of two others, the destination gets page tables of
  * the source that have been emptied, and new ones where reuse_table() finds none:
- * the first three of a range without gaps.
+ * without gaps and leaves, six at most.
  *
  * The mmap write lock must be held and the source VMA be write-locked. The
  * destination must be unmapped.
@@ -294,8 +294,8 @@ void mremap_relocate_use_spare(struct pagetable_move_control *pmc,
  * @addr: The address in the source that the page table begins at, in bytes.
  * @old_pmd: The PMD there. All below it was a part of the range, and has moved.
  *
- * Two are enough: what is emptied here is used by the second PMD from there, or
- * not at all.
+ * Two are enough. The next PMD mostly takes the one that was emptied last; if a
+ * folio lies across, the one before that is taken first.
  */
 void mremap_relocate_emptied(struct mremap_relocation *rel, unsigned long addr,
 			     pmd_t *old_pmd)

@@ -421,6 +421,22 @@ static void two_kinds(void)
 	later_move(0, page, 2 * nr, place(2 * nr));
 }
 
+/* Memory leaves a userfaultfd, which has write-protected some of it. */
+static void leave_uffd(void)
+{
+	int nr = 1 + rnd(32), page = place(nr);
+
+	if (page + nr > NR_PAGES)
+		return;
+	later_mmap(page, nr);
+	later_write(0, page, nr);
+	later(OP_UFFD_REGISTER, 0, page, nr);
+	later(OP_UFFD_WP, 0, page, 1 + rnd(nr))->arg = 1;
+	if (percent(30))
+		later(OP_MADVISE, 0, page, nr)->flags = MADV_PAGEOUT;
+	later_move(0, page, nr, place(nr));
+}
+
 /*
  * Some states need several steps, which chance alone seldom takes in their
  * order: memory that is written, partly unmapped, swapped out, shared and then
@@ -563,15 +579,18 @@ void generate(struct op *op, int step)
 	if (queued == taken && percent(step ? 9 : 40)) {
 		queued = 0;
 		taken = 0;
-		switch (rnd(5)) {
+		switch (rnd(6)) {
 		case 0:
 			slide();
+			break;
+		case 1:
+			share_swapped();
 			break;
 		case 2:
 			two_kinds();
 			break;
-		case 1:
-			share_swapped();
+		case 3:
+			leave_uffd();
 			break;
 		default:
 			story();

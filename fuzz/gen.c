@@ -273,8 +273,9 @@ static void gen_mremap(struct op *op)
 		op->new_nr = 1 + rnd(op->nr + 1);
 		break;
 	case 19 ... 22:
-		/* In place. */
-		pick_away(op);
+		/* In place. What is where must not matter for --same. */
+		if (!opt.same)
+			pick_away(op);
 		op->new_nr = op->nr;
 		break;
 	default:

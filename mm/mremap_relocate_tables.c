@@ -294,8 +294,8 @@ void mremap_relocate_use_spare(struct pagetable_move_control *pmc,
  * @addr: The address in the source that the page table begins at, in bytes.
  * @old_pmd: The PMD there. All below it was a part of the range, and has moved.
  *
- * Two are enough. The next PMD mostly takes the one that was emptied last; if a
- * folio lies across, the one before that is taken first.
+ * Two are enough: each PMD yields one at most, and what is promised of it is used
+ * by the second PMD from there.
  */
 void mremap_relocate_emptied(struct mremap_relocation *rel, unsigned long addr,
 			     pmd_t *old_pmd)

@@ -1743,8 +1743,12 @@ static int relocate_below(struct kunit *test, const enum below_pmd *below,
 			zap_vma_range(pmc.old, ARENA + i * PMD_SIZE, PMD_SIZE);
 	}
 	pmc.new = copy_vma_relocated(pmc.old, REUSE_DST, len);
-	if (pmc.new)
-		mremap_relocate_move(&pmc, &rel);
+	if (!pmc.new) {
+		mremap_relocate_free(&pmc, &rel);
+		err = -ENOMEM;
+		goto out;
+	}
+	mremap_relocate_move(&pmc, &rel);
 	vm_stat_account(mm, pmc.old->vm_flags, len >> PAGE_SHIFT);
 	err = do_munmap(mm, ARENA, len, NULL);
 out:
@@ -1806,11 +1810,12 @@ static const struct few_tables {
 	long tables;			/* New ones for the destination. */
 } few_tables[] = {
 	/* The first three, and the last, which a neighbour could share. */
-	{ "page tables", { 1, 1, 1, 1, 1, 1, 1, 1 }, 0, 0, 4 },
+	{ "page tables", { [0 ... 7] = BELOW_TABLE }, 0, 0, 4 },
 	/* The first and the last page table of the source are not all ours. */
-	{ "cut", { 1, 1, 1, 1, 1, 1, 1, 1 }, 1, 1, 6 },
-	{ "apart", { 1, 0, 1, 0, 1, 0, 1, 0 }, 0, 0, 6 },
-	{ "leaves", { 2, 2, 2, 2, 2, 2, 2, 1 }, 0, 0, 9 },
+	{ "cut", { [0 ... 7] = BELOW_TABLE }, 1, 1, 6 },
+	{ "apart", { [0] = BELOW_TABLE, [2] = BELOW_TABLE, [4] = BELOW_TABLE,
+		     [6] = BELOW_TABLE }, 0, 0, 6 },
+	{ "leaves", { [0 ... 6] = BELOW_LEAF, [7] = BELOW_TABLE }, 0, 0, 9 },
 };
 
 KUNIT_ARRAY_PARAM_DESC(few_tables, few_tables, name);

@@ -315,10 +315,7 @@ static int relocate_small(struct pagetable_move_control *pmc,
 		pte = ptep_get(ptep);
 		if (pte_none(pte))
 			continue;
-		if (!pte_present(pte) || pte_maps_zero_page(pte))
-			break;
-		folio = page_small_folio(pte_page(pte));
-		if (!folio || !folio_trylock(folio))
+		if (!pte_small_folio(pte, &folio) || !folio_trylock(folio))
 			break;
 
 		i = ptep - pair->old_ptep;
@@ -346,18 +343,13 @@ static int relocate_whole(struct pagetable_move_control *pmc,
 			  struct pte_pair *pair, int i)
 {
 	struct folio *folio;
-	pte_t pte;
 	int nr;
 
 	for (; i < pair->nr; i += nr) {
-		pte = ptep_get(pair->old_ptep + i);
-		if (!pte_present(pte) || pte_maps_zero_page(pte))
-			break;
-		folio = page_large_folio(pte_page(pte));
-		if (!folio)
+		if (!pte_large_folio(ptep_get(pair->old_ptep + i), &folio))
 			break;
 		nr = folio_large_nr_pages(folio);
-		if (nr > pair->nr - i || !folio_all_mapped(folio) ||
+		if (i + nr > pair->nr || folio_large_mapcount(folio) != nr ||
 		    !folio_trylock(folio))
 			break;
 		rehome_folio(folio, pmc->new, pair->index + i);
@@ -628,10 +620,7 @@ static pte_t *lock_small_folios(pte_t *ptep, pte_t *end, struct folio **folios,
 		pte = ptep_get(ptep);
 		if (pte_none(pte))
 			continue;
-		if (!pte_present(pte) || pte_maps_zero_page(pte))
-			break;
-		folio = page_small_folio(pte_page(pte));
-		if (!folio || !folio_trylock(folio))
+		if (!pte_small_folio(pte, &folio) || !folio_trylock(folio))
 			break;
 		folios[nr++] = folio;
 	}

@@ -57,10 +57,7 @@ static pte_t *rehome_small(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 		pte = ptep_get(ptep);
 		if (pte_none(pte))
 			continue;
-		if (!pte_present(pte) || pte_maps_zero_page(pte))
-			break;
-		folio = page_small_folio(pte_page(pte));
-		if (!folio || !folio_trylock(folio))
+		if (!pte_small_folio(pte, &folio) || !folio_trylock(folio))
 			break;
 		rehome_folio(folio, copy, index);
 		folio_unlock(folio);
@@ -79,18 +76,13 @@ static pte_t *rehome_large(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 			   pgoff_t index, struct rehome_count *rehomed)
 {
 	struct folio *folio;
-	pte_t pte;
 	long nr;
 
 	for (; ptep < end; ptep += nr, index += nr) {
-		pte = ptep_get(ptep);
-		if (!pte_present(pte) || pte_maps_zero_page(pte))
-			break;
-		folio = page_large_folio(pte_page(pte));
-		if (!folio)
+		if (!pte_large_folio(ptep_get(ptep), &folio))
 			break;
 		nr = folio_large_nr_pages(folio);
-		if (nr > end - ptep || !folio_all_mapped(folio) ||
+		if (ptep + nr > end || folio_large_mapcount(folio) != nr ||
 		    !folio_trylock(folio))
 			break;
 		rehome_folio(folio, copy, index);

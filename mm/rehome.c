@@ -29,6 +29,7 @@
 #include <linux/mman.h>
 #include <linux/pagemap.h>
 #include <linux/swap.h>
+#include <linux/unroll.h>
 
 #include "internal.h"
 #include "memcontrol-v1.h"
@@ -142,33 +143,47 @@ static bool small_is_ours(struct folio *folio)
 	return ours;
 }
 
-/*
- * Do @ptep, which is present, and the PTEs behind it map @nr pages in a row, if
- * the first is one of a folio that has so many from there on?
- *
- * A folio is aligned, so within it the PFN only changes in bits that carry into
- * no other, and the PTEs differ by the same step.
- */
-static __always_inline bool ptes_in_a_row(pte_t *ptep, long nr)
+/* Do @nr PTEs map the pages from @pfn on, in a row? */
+static noinline bool pfns_in_a_row(pte_t *ptep, long nr, unsigned long pfn)
 {
-	const pte_t first = ptep_get(ptep), *end = ptep + nr;
-	const u64 step = pte_val(pte_advance_pfn(first, 1)) - (u64)pte_val(first);
-	u64 expected = pte_val(first);
-	unsigned long pfn;
+	pte_t *end = ptep + nr;
 	pte_t pte;
 
-	while (++ptep < end) {
-		expected += step;
-		if (pte_val(ptep_get(ptep)) != expected)
-			break;
-	}
-	/* Most end above. These differ in the accessed or dirty bit, perhaps. */
-	for (pfn = pte_pfn(first) + nr - (end - ptep); ptep < end; ptep++, pfn++) {
+	for (; ptep < end; ptep++, pfn++) {
 		pte = ptep_get(ptep);
 		if (!pte_present(pte) || pte_pfn(pte) != pfn)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * Do @ptep, which is present, and the PTEs behind it map @nr pages in a row, if
+ * the first is one of a folio that has so many from there on?
+ *
+ * A folio is aligned, so within it the PFN only changes in bits that carry into
+ * no other, and the PTEs differ by the same step. Four at a time, for most of
+ * the check of a large folio is spent here.
+ */
+static __always_inline bool ptes_in_a_row(pte_t *ptep, long nr)
+{
+	const pte_t first = ptep_get(ptep);
+	const u64 step = pte_val(pte_advance_pfn(first, 1)) - (u64)pte_val(first);
+	u64 expected = pte_val(first);
+	unsigned long left;
+	int i;
+
+	for (left = nr; left >= 4; left -= 4, ptep += 4) {
+		unrolled_full
+		for (i = 0; i < 4; i++, expected += step)
+			if (pte_val(ptep_get(ptep + i)) != expected)
+				goto slow;
+	}
+	if (!left)
+		return true;
+slow:
+	/* The last of them, or the accessed or dirty bit differs. */
+	return pfns_in_a_row(ptep, left, pte_pfn(first) + nr - left);
 }
 
 /*
@@ -316,13 +331,28 @@ static int check_folio(struct rehome_range *range, struct folio *folio,
 }
 
 /*
+ * Page @idx of a folio that has been checked is fine. How many PTEs are, from its
+ * own on?
+ */
+static long nr_checked(struct rehome_range *range, struct folio *folio, long idx)
+{
+	/* It may be one that has to be split: look at each PTE. */
+	if (range->unprepared || !folio_all_mapped(folio))
+		return 1;
+	/* The next PTEs hold the rest of it. */
+	return folio_nr_pages(folio) - idx;
+}
+
+/*
  * As check_folio(), for what the PTE at @addr held when its page table was
  * still locked: a page of @folio, or its swap entry. Sleeps.
+ *
+ * Returns the number of PTEs that are fine, if any.
  */
-static int check_folio_slow(struct rehome_range *range, struct folio *folio,
-			    unsigned long addr, pte_t pte)
+static long check_folio_slow(struct rehome_range *range, struct folio *folio,
+			     unsigned long addr, pte_t pte)
 {
-	long idx;
+	long idx, nr = 1;
 	int err;
 
 	if (folio_lock_killable(folio))
@@ -352,10 +382,11 @@ static int check_folio_slow(struct rehome_range *range, struct folio *folio,
 				folio_put(range->checked);
 			folio_get(folio);
 			range->checked = folio;
+			nr = nr_checked(range, folio, idx);
 		}
 	}
 	folio_unlock(folio);
-	return err;
+	return err ?: nr;
 }
 
 /*
@@ -405,12 +436,9 @@ static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
 			if (small_is_ours(folio))
 				return 1;
 		} else if (folio == range->checked) {
-			/* It may be one that has to be split: look at each PTE. */
-			if (range->unprepared || !folio_all_mapped(folio))
-				return 1;
-			/* The next PTEs hold the rest of it. */
-			return min_t(long, end - ptep, folio_nr_pages(folio) -
-						       folio_page_idx(folio, page));
+			return min_t(long, end - ptep,
+				     nr_checked(range, folio,
+						folio_page_idx(folio, page)));
 		}
 		folio_get(folio);
 		*foliop = folio;
@@ -473,18 +501,13 @@ static pte_t *skip_large_folios(pte_t *ptep, pte_t *end)
 {
 	struct folio *folio;
 	bool ours;
-	pte_t pte;
 	long nr;
 
 	for (; ptep < end; ptep += nr) {
-		pte = ptep_get(ptep);
-		if (!pte_present(pte) || pte_maps_zero_page(pte))
-			break;
-		folio = page_large_folio(pte_page(pte));
-		if (!folio)
+		if (!pte_large_folio(ptep_get(ptep), &folio))
 			break;
 		nr = folio_large_nr_pages(folio);
-		if (nr > end - ptep || !folio_trylock(folio))
+		if (ptep + nr > end || !folio_trylock(folio))
 			break;
 		ours = folio_large_mapcount(folio) == nr &&
 		       !folio_test_swapcache(folio) && ptes_in_a_row(ptep, nr);
@@ -504,6 +527,7 @@ static int check_ptes(struct rehome_range *range, pmd_t *pmd, unsigned long addr
 	struct folio *folio;
 	spinlock_t *ptl;
 	int ret = 0;
+	long nr;
 
 again:
 	start_ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
@@ -536,11 +560,11 @@ again:
 		migration_entry_wait(mm, pmd, addr);
 		goto again;
 	}
-	ret = check_folio_slow(range, folio, addr, pte);
+	nr = check_folio_slow(range, folio, addr, pte);
 	folio_put(folio);
-	if (ret)
-		return ret;
-	addr += PAGE_SIZE;
+	if (nr < 0)
+		return nr;
+	addr += nr * PAGE_SIZE;
 	if (addr < end)
 		goto again;
 	return 0;

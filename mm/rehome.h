@@ -118,26 +118,46 @@ static inline bool pte_maps_zero_page(pte_t pte)
 }
 
 /**
- * page_small_folio() - The folio of a page, if it has no other page.
- * @page: A page that is mapped, or was when its page table was still locked.
+ * pte_small_folio() - Does a PTE map a folio that has no other page?
+ * @pte: A PTE of a VMA for which vma_can_rehome() holds; its page table is
+ *	 locked, or was when it was read.
+ * @foliop: Set to the folio if so.
  *
- * Returns: The folio, or NULL if it is a large one.
+ * Returns: true if so.
  */
-static inline struct folio *page_small_folio(struct page *page)
+static inline bool pte_small_folio(pte_t pte, struct folio **foliop)
 {
+	struct page *page;
+
+	if (!pte_present(pte) || pte_maps_zero_page(pte))
+		return false;
+	page = pte_page(pte);
+	if (PageCompound(page))
+		return false;
 	/* page_folio() would look for a head page once more. */
-	return PageCompound(page) ? NULL : (struct folio *)page;
+	*foliop = (struct folio *)page;
+	return true;
 }
 
 /**
- * page_large_folio() - The large folio that a page is the first of.
- * @page: A page that a locked page table maps, so that it cannot be split.
+ * pte_large_folio() - Does a PTE map the first page of a large folio?
+ * @pte: A PTE of a VMA for which vma_can_rehome() holds; its page table is
+ *	 locked, so that the folio cannot be split.
+ * @foliop: Set to the folio if so.
  *
- * Returns: The folio, or NULL if it is another page of one, or a small one.
+ * Returns: true if so.
  */
-static inline struct folio *page_large_folio(struct page *page)
+static inline bool pte_large_folio(pte_t pte, struct folio **foliop)
 {
-	return PageHead(page) ? (struct folio *)page : NULL;
+	struct page *page;
+
+	if (!pte_present(pte) || pte_maps_zero_page(pte))
+		return false;
+	page = pte_page(pte);
+	if (!PageHead(page))
+		return false;
+	*foliop = (struct folio *)page;
+	return true;
 }
 
 /**

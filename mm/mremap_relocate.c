@@ -32,7 +32,7 @@ struct pte_pair {
 	pgoff_t index;			/* Of start, in the destination. */
 	bool clear_uffd;		/* Does the destination leave userfaultfd? */
 	bool flush;			/* A present PTE was moved: flush the TLB. */
-	unsigned int nr_small;		/* So many, of small folios, were moved. */
+	unsigned int nr_small;		/* PTEs of small folios that were moved. */
 	struct rehome_count rehomed;	/* Without those. */
 	struct mmu_notifier_range range;
 };
@@ -346,7 +346,7 @@ static int relocate_whole(struct pagetable_move_control *pmc,
 	int nr;
 
 	for (; i < pair->nr; i += nr) {
-		if (!pte_large_folio(ptep_get(pair->old_ptep + i), &folio))
+		if (!pte_large_folio_start(ptep_get(pair->old_ptep + i), &folio))
 			break;
 		nr = folio_large_nr_pages(folio);
 		if (i + nr > pair->nr || folio_large_mapcount(folio) != nr ||
@@ -361,7 +361,7 @@ static int relocate_whole(struct pagetable_move_control *pmc,
 }
 
 /*
- * Move the present PTE @pte, number @i of the pair, which those before left,
+ * Move the present PTE @pte, number @i of the pair, which the loops over them left,
  * and those of the same folio.
  *
  * Returns the number of PTEs from number @i on that are done, or 0 if the
@@ -505,7 +505,7 @@ static void relocate_folio(struct pagetable_move_control *pmc,
 		idx = folio_pte_idx(folio, ptep_get(ptep));
 		pte_unmap_unlock(ptep, ptl);
 	}
-	/* One that is not anonymous needs no waiting for, see above. */
+	/* One that is not anonymous: see relocate_swap_cached(). */
 	if (idx < 0 || !folio_test_anon(folio))
 		goto out;
 
@@ -855,7 +855,7 @@ void mremap_relocate_move(struct pagetable_move_control *pmc,
  * rehome_check(), and rehome_prepare() if need be, have agreed since. The
  * destination must be unmapped.
  *
- * Returns: 0, or with everything as it was before -ENOMEM, or -EINTR if a fatal
+ * Returns: 0. On error, everything is as before: -ENOMEM, or -EINTR if a fatal
  * signal is pending.
  */
 int mremap_relocate(struct pagetable_move_control *pmc, unsigned long new_len,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Relocation of anonymous folios by mremap(): mremap_relocate() is what
- * mm/mremap.c calls, the rest are its steps.
+ * Relocation of anonymous folios by mremap(). mm/mremap.c calls mremap_relocate(),
+ * mremap_relocate_in_place() and mremap_relocate_unasked(); the rest are their
+ * steps, and what they report back.
  */
 #ifndef __MM_MREMAP_RELOCATE_H
 #define __MM_MREMAP_RELOCATE_H
@@ -106,8 +107,8 @@ int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
 
 /* mm/mremap_relocate_mode.c */
 extern int sysctl_mremap_relocate;
-bool mremap_relocate_unasked(struct vm_area_struct *vma, unsigned long old_addr,
-			     unsigned long new_addr, unsigned long len,
+bool mremap_relocate_unasked(struct vm_area_struct *vma, unsigned long start,
+			     unsigned long len, unsigned long distance,
 			     unsigned long flags);
 
 #endif /* __MM_MREMAP_RELOCATE_H */

@@ -79,7 +79,7 @@ static pte_t *rehome_large(struct vm_area_struct *copy, pte_t *ptep, pte_t *end,
 	long nr;
 
 	for (; ptep < end; ptep += nr, index += nr) {
-		if (!pte_large_folio(ptep_get(ptep), &folio))
+		if (!pte_large_folio_start(ptep_get(ptep), &folio))
 			break;
 		nr = folio_large_nr_pages(folio);
 		if (ptep + nr > end || folio_large_mapcount(folio) != nr ||
@@ -434,7 +434,7 @@ static int relocate_part(struct vma_run *run, struct vm_area_struct *vma,
 	int err;
 
 	if (!vma_run_needs(run, vma)) {
-		/* Not all that could merge has: memory was short, or DONTUNMAP. */
+		/* It may not have merged before: no memory, or DONTUNMAP. */
 		if (run->can_merge && vma->anon_vma)
 			merge_in_run(run, vma);
 		return 0;
@@ -509,10 +509,10 @@ static int walk_parts(struct mm_struct *mm, unsigned long start,
  *
  * The mmap write lock must be held. Sleeps.
  *
- * Returns: 0, or with some VMAs perhaps relocated, and others not, -EINTR if a
- * fatal signal is pending. With @must, also -ENOMEM likewise; and with nothing
- * relocated, -EFAULT if some folio cannot be re-homed, or -EPERM if a VMA is
- * sealed.
+ * Returns: 0, or -EINTR if a fatal signal is pending; with @must also -ENOMEM.
+ * Some VMAs may have been relocated then. With @must and nothing relocated:
+ * -EFAULT if some folio cannot be re-homed, -EPERM if a VMA is sealed, or
+ * -ERESTARTSYS if a signal is pending while KSM pages are un-shared.
  */
 int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
 			     unsigned long end, bool must,

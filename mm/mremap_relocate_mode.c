@@ -27,14 +27,17 @@
 int sysctl_mremap_relocate __read_mostly = PR_MREMAP_RELOCATE_OFF;
 
 /* Depends on the call alone, so that a program behaves the same in each run. */
-static bool is_cheap(struct vm_area_struct *vma, unsigned long old_addr,
-		     unsigned long new_addr, unsigned long len,
+static bool is_cheap(struct vm_area_struct *vma, unsigned long start,
+		     unsigned long len, unsigned long distance,
 		     unsigned long flags)
 {
 	if (len > CHEAP_MAX)
 		return false;
-	/* Page tables move whole, which costs next to nothing. */
-	if (len >= PMD_SIZE && !((old_addr ^ new_addr) & ~PMD_MASK))
+	/*
+	 * Page tables move whole, which costs next to nothing: the first one even
+	 * if the range begins in the middle of it, see can_realign_addr().
+	 */
+	if (!(distance & ~PMD_MASK) && (start & ~PMD_MASK) + len >= PMD_SIZE)
 		return false;
 	/* Whoever uses these looks closely at what moves. */
 	return !(flags & MREMAP_DONTUNMAP) && !userfaultfd_armed(vma);
@@ -43,17 +46,17 @@ static bool is_cheap(struct vm_area_struct *vma, unsigned long old_addr,
 /**
  * mremap_relocate_unasked() - Is a move to be relocated without a flag for it?
  * @vma: The VMA that is moved, or a part of it.
- * @old_addr: Start of the part of the range that is in @vma, in bytes.
- * @new_addr: Where that is to move, in bytes.
- * @len: Length of all that the call moves, in bytes, over all VMAs.
+ * @start: Start of all that the call moves, over all VMAs, in bytes.
+ * @len: Length of that, in bytes.
+ * @distance: How far it moves, in bytes: new minus old address.
  * @flags: The flags of mremap().
  *
  * The mmap lock must be held.
  *
  * Returns: true if so.
  */
-bool mremap_relocate_unasked(struct vm_area_struct *vma, unsigned long old_addr,
-			     unsigned long new_addr, unsigned long len,
+bool mremap_relocate_unasked(struct vm_area_struct *vma, unsigned long start,
+			     unsigned long len, unsigned long distance,
 			     unsigned long flags)
 {
 	const int set = vma->vm_mm->mremap_relocate;
@@ -61,7 +64,7 @@ bool mremap_relocate_unasked(struct vm_area_struct *vma, unsigned long old_addr,
 	switch (set ? set - 1 : READ_ONCE(sysctl_mremap_relocate)) {
 	case PR_MREMAP_RELOCATE_CHEAP:
 		return vma_can_rehome(vma) &&
-		       is_cheap(vma, old_addr, new_addr, len, flags);
+		       is_cheap(vma, start, len, distance, flags);
 	case PR_MREMAP_RELOCATE_ALL:
 		return vma_can_rehome(vma);
 	default:

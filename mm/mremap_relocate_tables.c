@@ -112,8 +112,8 @@ static void forecast_table(struct pagetable_move_control *pmc,
  * The mmap write lock must be held and the source VMA be write-locked. The
  * destination must be unmapped.
  *
- * Returns: 0, or with nothing allocated -ENOMEM, or -EINTR if a fatal signal is
- * pending.
+ * Returns: 0. On error, nothing is allocated: -ENOMEM, or -EINTR if a fatal signal
+ * is pending.
  */
 int mremap_relocate_alloc(struct pagetable_move_control *pmc,
 			  struct mremap_relocation *rel)

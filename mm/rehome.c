@@ -16,7 +16,7 @@
  * failure, the deferred split, GUP-fast. All but the last lock the folio first,
  * for rmap_walk() insists on it. So with the folio locked its PTEs, mapping and
  * index can be changed together. GUP-fast does not look at mapping and index,
- * and takes its reference back if the PTE has changed: pinned folios need no
+ * and drops its reference again if the PTE has changed: pinned folios need no
  * care, unless they have to be split.
  *
  * The locks, in order: mmap_lock and VMA lock for writing, folio lock, page
@@ -41,7 +41,7 @@ struct rehome_range {
 	unsigned long start;
 	unsigned long end;
 	bool prepare;		/* Split folios, or only look? */
-	bool unprepared;	/* Has it to be prepared? */
+	bool unprepared;	/* Does it have to be prepared? */
 	struct folio *checked;	/* The last large folio found fine, referenced. */
 	struct rehome_refusal *refusal;	/* To be filled in, or NULL. */
 };
@@ -50,7 +50,7 @@ struct rehome_range {
 struct folio_ptes {
 	unsigned int mapped;	/* A PMD that maps all of it counts as one. */
 	unsigned int swapped;
-	bool shared;		/* Has one of the pages another swap entry? */
+	bool shared;		/* Does a page have another swap entry? */
 	bool cut;		/* Does the folio reach out of the range? */
 };
 
@@ -131,7 +131,10 @@ static unsigned int folio_nr_users(struct folio *folio)
 	return users;
 }
 
-/* Is a folio with one page, which a locked page table maps, mapped only there? */
+/*
+ * Is a small folio, which a locked page table maps, ours alone? If someone else
+ * has it locked, we cannot tell, and say no.
+ */
 static bool small_is_ours(struct folio *folio)
 {
 	bool ours;
@@ -143,7 +146,10 @@ static bool small_is_ours(struct folio *folio)
 	return ours;
 }
 
-/* Do @nr PTEs map the pages from @pfn on, in a row? */
+/*
+ * Do @nr PTEs map the pages from @pfn on, in a row? Out of line, so that the loop
+ * over equal steps, which mostly answers this, keeps its values in registers.
+ */
 static noinline bool pfns_in_a_row(pte_t *ptep, long nr, unsigned long pfn)
 {
 	pte_t *end = ptep + nr;
@@ -158,12 +164,12 @@ static noinline bool pfns_in_a_row(pte_t *ptep, long nr, unsigned long pfn)
 }
 
 /*
- * Do @ptep, which is present, and the PTEs behind it map @nr pages in a row, if
- * the first is one of a folio that has so many from there on?
+ * Do @nr PTEs from @ptep on map consecutive pages? The first one is present, and
+ * its folio has so many pages from there on.
  *
- * A folio is aligned, so within it the PFN only changes in bits that carry into
- * no other, and the PTEs differ by the same step. Four at a time, for most of
- * the check of a large folio is spent here.
+ * The PFN can be in two parts of a PTE (arm64). A folio is aligned, so within it
+ * no carry leaves the lower part, and each PTE is the one before plus the same
+ * step. Most of the check of a large folio is spent here: four at a time.
  */
 static __always_inline bool ptes_in_a_row(pte_t *ptep, long nr)
 {
@@ -182,7 +188,7 @@ static __always_inline bool ptes_in_a_row(pte_t *ptep, long nr)
 	if (!left)
 		return true;
 slow:
-	/* The last of them, or the accessed or dirty bit differs. */
+	/* Fewer than four are left, or one differs, perhaps only in its dirty bit. */
 	return pfns_in_a_row(ptep, left, pte_pfn(first) + nr - left);
 }
 
@@ -332,11 +338,11 @@ static int check_folio(struct rehome_range *range, struct folio *folio,
 
 /*
  * Page @idx of a folio that has been checked is fine. How many PTEs are, from its
- * own on?
+ * own on? The folio or the page table is locked.
  */
 static long nr_checked(struct rehome_range *range, struct folio *folio, long idx)
 {
-	/* It may be one that has to be split: look at each PTE. */
+	/* Once something has to be prepared, this may be it: look at each PTE. */
 	if (range->unprepared || !folio_all_mapped(folio))
 		return 1;
 	/* The next PTEs hold the rest of it. */
@@ -347,7 +353,8 @@ static long nr_checked(struct rehome_range *range, struct folio *folio, long idx
  * As check_folio(), for what the PTE at @addr held when its page table was
  * still locked: a page of @folio, or its swap entry. Sleeps.
  *
- * Returns the number of PTEs that are fine, if any.
+ * Returns the number of PTEs from @addr on that are fine, -EAGAIN to look at the
+ * PTE again, -EFAULT, or -EINTR.
  */
 static long check_folio_slow(struct rehome_range *range, struct folio *folio,
 			     unsigned long addr, pte_t pte)
@@ -504,7 +511,7 @@ static pte_t *skip_large_folios(pte_t *ptep, pte_t *end)
 	long nr;
 
 	for (; ptep < end; ptep += nr) {
-		if (!pte_large_folio(ptep_get(ptep), &folio))
+		if (!pte_large_folio_start(ptep_get(ptep), &folio))
 			break;
 		nr = folio_large_nr_pages(folio);
 		if (ptep + nr > end || !folio_trylock(folio))
@@ -551,7 +558,7 @@ again:
 	pte_unmap_unlock(start_ptep, ptl);
 	if (addr == end)
 		return 0;
-	/* An entry that is not present: the rest takes a closer look. */
+	/* Only entries that are not present are refused without a closer look. */
 	if (ret)
 		return refuse(range, addr, rehome_kind(pte) == REHOME_SWAP ?
 			      NOT_REHOMED_SHARED_PAGE : NOT_REHOMED_DEVICE);
@@ -675,7 +682,7 @@ static int check_pmd(struct rehome_range *range, pmd_t *pmd, unsigned long addr,
 		return 0;
 	}
 	folio = pmd_folio(*pmd);
-	/* As for a small page: of a PMD mapping the first one has the bit. */
+	/* As for a small page: the first page of a PMD mapping has the bit. */
 	if (end - addr == PMD_SIZE && PageAnonExclusive(&folio->page)) {
 		spin_unlock(ptl);
 		return 0;
@@ -751,13 +758,15 @@ int rehome_check(struct vm_area_struct *vma, unsigned long start,
  * @refusal: Filled in with the reason for -EFAULT, if not NULL.
  *
  * To be called where rehome_check() says so. Un-shares KSM pages, and splits
- * the large folios that are only partly in the range, for which it waits for
- * their writeback. One that is pinned cannot be split.
+ * large folios of which a part is elsewhere, or drops them from the swap cache if
+ * they are not mapped. Waits for their writeback. One that is pinned cannot be
+ * split.
  *
  * The mmap write lock must be held.
  *
  * Returns: 0 if they can be re-homed now, -EFAULT if some cannot, -EINTR if a
- * fatal signal is pending, or an error of ksm_madvise().
+ * fatal signal is pending; if KSM pages have to be un-shared, also -ENOMEM, or
+ * -ERESTARTSYS if any signal is pending.
  */
 int rehome_prepare(struct vm_area_struct *vma, unsigned long start,
 		   unsigned long end, struct rehome_refusal *refusal)

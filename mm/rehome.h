@@ -53,6 +53,9 @@ enum rehome_reason {
 	NOT_REHOMED_CUT_PINNED,
 	NOT_REHOMED_CUT_BUSY,
 
+	/* Something has to be prepared, and the program has not asked for it. */
+	NOT_REHOMED_UNASKED,
+
 	/* An error other than -EFAULT. */
 	NOT_REHOMED_NO_MEMORY,
 	NOT_REHOMED_SIGNAL,
@@ -118,9 +121,9 @@ static inline bool pte_maps_zero_page(pte_t pte)
 }
 
 /**
- * pte_small_folio() - Does a PTE map a folio that has no other page?
+ * pte_small_folio() - Does a PTE map a folio of one page?
  * @pte: A PTE of a VMA for which vma_can_rehome() holds; its page table is
- *	 locked, or was when it was read.
+ *	 locked, so that the page stays.
  * @foliop: Set to the folio if so.
  *
  * Returns: true if so.
@@ -140,14 +143,14 @@ static inline bool pte_small_folio(pte_t pte, struct folio **foliop)
 }
 
 /**
- * pte_large_folio() - Does a PTE map the first page of a large folio?
+ * pte_large_folio_start() - Does a PTE map the first page of a large folio?
  * @pte: A PTE of a VMA for which vma_can_rehome() holds; its page table is
  *	 locked, so that the folio cannot be split.
  * @foliop: Set to the folio if so.
  *
  * Returns: true if so.
  */
-static inline bool pte_large_folio(pte_t pte, struct folio **foliop)
+static inline bool pte_large_folio_start(pte_t pte, struct folio **foliop)
 {
 	struct page *page;
 
@@ -168,7 +171,7 @@ static inline bool pte_large_folio(pte_t pte, struct folio **foliop)
  * If it is mapped as often as it has pages, then yes: no place in the range can
  * map more than one page.
  *
- * Returns: true if so, by PTEs.
+ * Returns: true if a PTE maps each page.
  */
 static inline bool folio_all_mapped(struct folio *folio)
 {

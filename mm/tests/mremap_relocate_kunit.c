@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * White box tests of mm/mremap_relocate.c, on an mm of our own.
+ * White box tests of relocation by mremap() (mm/rehome.c, mm/mremap_relocate*.c),
+ * on an mm of our own.
  *
  * What the system call promises is tested from userland, in
  * tools/testing/selftests/mm. Here we look at what no program can see: where
@@ -302,9 +303,9 @@ static void expect_refusal(struct kunit *test, enum rehome_reason reason,
 	KUNIT_EXPECT_EQ(test, refusal.addr, addr);
 }
 
-/* Move a range as mremap() does without a flag. */
-static void plain_move(struct kunit *test, unsigned long old_addr,
-		       unsigned long new_addr, unsigned long nr)
+/* Move a range as mremap() does with MREMAP_DONTUNMAP, and no other flag. */
+static void plain_move_and_keep(struct kunit *test, unsigned long old_addr,
+				unsigned long new_addr, unsigned long nr)
 {
 	PAGETABLE_MOVE(pmc, NULL, NULL, old_addr, new_addr, PAGES(nr));
 	struct mm_struct *mm = current->mm;
@@ -319,11 +320,17 @@ static void plain_move(struct kunit *test, unsigned long old_addr,
 	if (pmc.new) {
 		KUNIT_EXPECT_EQ(test, move_page_tables(&pmc), PAGES(nr));
 		vm_stat_account(mm, pmc.old->vm_flags, nr);
-		KUNIT_EXPECT_EQ(test, 0,
-				do_munmap(mm, old_addr, PAGES(nr), NULL));
 	}
 	mmap_write_unlock(mm);
 	KUNIT_ASSERT_NOT_NULL(test, pmc.new);
+}
+
+/* Move a range as mremap() does without a flag. */
+static void plain_move(struct kunit *test, unsigned long old_addr,
+		       unsigned long new_addr, unsigned long nr)
+{
+	plain_move_and_keep(test, old_addr, new_addr, nr);
+	KUNIT_EXPECT_EQ(test, 0, vm_munmap(old_addr, PAGES(nr)));
 }
 
 struct probe {
@@ -1430,6 +1437,57 @@ static void relocate_torn_large(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
 }
 
+/* Where a folio of LARGE_NR pages lies, in pages from a PMD boundary. */
+static const struct torn {
+	const char *name;
+	long src;
+} torns[] = {
+	{ "in one table", 0 },
+	{ "astride", -5 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(torns, torns, name);
+
+/*
+ * One page of a folio was moved away with MREMAP_DONTUNMAP, and another one faulted
+ * in its place: as many mappings as pages, but not all of them are here.
+ *
+ *   |LLLLLLLLsLLLLLLL|   |L|
+ */
+static void relocate_torn_page(struct kunit *test)
+{
+	const struct torn *param = test->param_value;
+	unsigned long src, dst, away, addr;
+	struct folio *folio;
+	int i, err;
+
+	for (i = 0; i < 2 * LARGE_NR; i++) {
+		const int idx = i / 2;
+
+		addr = ARENA + 16 * i * PMD_SIZE;
+		src = addr + 4 * PMD_SIZE + PAGES(param->src);
+		away = addr + 8 * PMD_SIZE;
+		dst = addr + 12 * PMD_SIZE;
+
+		map_folios(test, addr, LARGE_NR, LARGE_ORDER, 1);
+		plain_move(test, addr, src, LARGE_NR);
+		plain_move_and_keep(test, src + PAGES(idx), away, 1);
+		WRITE_ONCE(huge_anon_orders_madvise, 0);
+		fill_pages(test, src + PAGES(idx), 1, 1 + idx);
+		folio = peek_folio(away);
+		KUNIT_ASSERT_EQ(test, folio_mapcount(folio), LARGE_NR);
+
+		err = i & 1 ? in_place(test, src, LARGE_NR) :
+			      relocate(test, src, dst, LARGE_NR);
+		KUNIT_EXPECT_EQ(test, err, 0);
+		addr = i & 1 ? src : dst;
+		expect_home(test, addr, LARGE_NR, LARGE_NR);
+		expect_pages(test, addr, LARGE_NR, 1);
+		expect_pages(test, away, 1, 1 + idx);
+		expect_found(test, peek_folio(away), away, away + PAGE_SIZE);
+	}
+}
+
 /*
  * The same, with other pages in place of the half, which a child has as well. They
  * are not overlooked for the folio, and so it is not split for nothing.
@@ -2009,6 +2067,7 @@ static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE(relocate_large_beside_fault),
 	KUNIT_CASE(relocate_cut_large),
 	KUNIT_CASE(relocate_torn_large),
+	KUNIT_CASE_PARAM(relocate_torn_page, torns_gen_params),
 	KUNIT_CASE(relocate_torn_beside_shared),
 	KUNIT_CASE(relocate_pinned_large),
 	KUNIT_CASE(relocate_shared_large),

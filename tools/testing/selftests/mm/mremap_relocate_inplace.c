@@ -11,10 +11,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <mm/gup_test.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "mremap_relocate_util.h"
@@ -28,6 +30,10 @@
 #ifndef PR_SET_VMA
 #define PR_SET_VMA		0x53564d41
 #define PR_SET_VMA_ANON_NAME	0
+#endif
+
+#ifndef __NR_mseal
+#define __NR_mseal		462
 #endif
 
 #define ARENA_PAGES	100
@@ -325,6 +331,98 @@ TEST_F(in_place, nothing_to_gain)
 	ASSERT_EQ(in_place(ptr + PAGES(10), 3, variant->flags), 0);
 	ASSERT_EQ(in_place(ptr + PAGES(7), 5, variant->flags), 0);
 	EXPECT_TRUE(snapshot_same(&self->snap));
+}
+
+/*
+ * Sealed memory stays as it is: [AAAAA]{BBBBB}[CCCCC]. As without the flags, the
+ * call fails if it is what the range begins with.
+ */
+TEST_F(in_place, sealed)
+{
+	const bool must = variant->flags & MUST_RELOCATE_ANON;
+	struct arena *arena = &self->arena;
+	char *ptr = map_moved(arena, 10, 5, 1);
+	char *sealed = map_moved(arena, 15, 5, 2);
+	char *last = map_moved(arena, 20, 5, 3);
+	char *home = map_filled(arena, 30, 5, 4);
+
+	map_moved(arena, 35, 5, 5);
+	if (syscall(__NR_mseal, sealed, PAGES(5), 0) ||
+	    syscall(__NR_mseal, home + PAGES(2), PAGES(3), 0))
+		SKIP(return, "no mseal()");
+	snapshot_take(&self->snap, arena, ptr, 15);
+	EXPECT_EQ(in_place(sealed, 10, variant->flags), -1);
+	EXPECT_EQ(errno, EPERM);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+
+	snapshot_take(&self->snap, arena, ptr, 15);
+	EXPECT_EQ(in_place(ptr, 15, variant->flags), must ? -1 : 0);
+	if (must) {
+		EXPECT_EQ(errno, EPERM);
+		EXPECT_TRUE(snapshot_same(&self->snap));
+	} else {
+		EXPECT_TRUE(fits_in_again(arena, ptr, 5));
+		EXPECT_TRUE(fits_in_again(arena, last, 5));
+	}
+	EXPECT_TRUE(is_one_vma(arena, sealed, 5));
+	EXPECT_TRUE(intact(sealed, 5, 2));
+
+	/* With nothing to gain from it, it is in nobody's way. */
+	EXPECT_EQ(in_place(home, 10, variant->flags), 0);
+	EXPECT_TRUE(fits_in_again(arena, home + PAGES(5), 5));
+	/* A sealed mapping cannot be taken down before the process ends. */
+	_exit(_metadata->exit_code);
+}
+
+/* A pin is on the page: whoever has it need not notice. */
+TEST_F(in_place, pinned)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = map_filled(arena, 10, 5, 1);
+	char *moved = map_moved(arena, 15, 5, 2);
+	char buf[5 * 4096];
+	struct pin_longterm_test args = {
+		.addr = (unsigned long)moved,
+		.size = PAGES(5),
+		.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE,
+	};
+	__u64 to = (unsigned long)buf;
+	int fd = open("/sys/kernel/debug/gup_test", O_RDWR);
+
+	if (fd < 0 || psize() * 5 > sizeof(buf))
+		SKIP(return, "no /sys/kernel/debug/gup_test, or large pages");
+	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_START, &args), 0);
+	ASSERT_EQ(in_place(ptr, 10, variant->flags), 0);
+	EXPECT_TRUE(is_one_vma(arena, ptr, 10));
+
+	/* What is written now is seen through the pin. */
+	fill(moved, 5, 3);
+	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_READ, &to), 0);
+	EXPECT_EQ(memcmp(buf, moved, PAGES(5)), 0);
+	ASSERT_EQ(ioctl(fd, PIN_LONGTERM_TEST_STOP), 0);
+	close(fd);
+	EXPECT_TRUE(healthy(arena, ptr, 5, 1));
+	EXPECT_TRUE(healthy(arena, moved, 5, 3));
+}
+
+/* What /proc/vmstat and the trace event say of it. */
+TEST_F(in_place, reported)
+{
+	struct arena *arena = &self->arena;
+	long relocated = vm_event("mremap_relocate");
+	long pages = vm_event("mremap_relocate_pages");
+	char *ptr = map_filled(arena, 10, 5, 1);
+
+	map_moved(arena, 15, 5, 2);
+	map_moved(arena, 20, 5, 3);
+	ASSERT_EQ(in_place(ptr, 15, variant->flags), 0);
+	EXPECT_TRUE(relocated_as(10, 10));
+	EXPECT_EQ(vm_event("mremap_relocate"), relocated + 2);
+	EXPECT_EQ(vm_event("mremap_relocate_pages"), pages + 10);
+
+	ASSERT_EQ(in_place(ptr, 15, variant->flags), 0);
+	EXPECT_TRUE(nothing_gained("unmoved"));
+	EXPECT_EQ(vm_event("mremap_relocate"), relocated + 2);
 }
 
 /* What differs in more than its page offset and anon_vma stays apart. */

@@ -27,14 +27,6 @@
 #ifndef MFD_HUGETLB
 #define MFD_HUGETLB			0x0004U
 #endif
-#ifndef PR_SET_MREMAP_RELOCATE
-#define PR_SET_MREMAP_RELOCATE		82
-#define PR_GET_MREMAP_RELOCATE		83
-#define PR_MREMAP_RELOCATE_OFF		0
-#define PR_MREMAP_RELOCATE_CHEAP	1
-#define PR_MREMAP_RELOCATE_ALL		2
-#define PR_MREMAP_RELOCATE_SYSCTL	3
-#endif
 
 #define OFF		PR_MREMAP_RELOCATE_OFF
 #define CHEAP		PR_MREMAP_RELOCATE_CHEAP
@@ -248,7 +240,7 @@ TEST_F(process, set_by_thread)
 	EXPECT_EQ(observed_mode(&self->arena), variant->mode);
 }
 
-/* Who asks is served, in each mode. */
+/* A call that asks is served in each mode. */
 TEST_F(process, flags_do_not_care)
 {
 	struct arena *arena = &self->arena;
@@ -546,21 +538,26 @@ TEST_F(rule, length_and_growth)
 		  variant->mode == ALL);
 }
 
+/*
+ * The source begins with page 3 of a page table, and so does the destination.
+ * A plain move takes the whole table if the range reaches its end, since nothing
+ * is mapped in front of it.
+ */
 TEST_F(rule, page_tables)
 {
-	self->to = arena_at(&self->arena, self->limit + 8 * self->table + 3);
+	const size_t rest = self->table - 3;
 
-	/* Too short for a page table to move whole, whatever it is aligned to. */
-	EXPECT_TRUE(moves_to(_metadata, self, self->table - 1, self->table - 1, 0));
-	EXPECT_TRUE(moves_to(_metadata, self, self->table - 1, self->table + 8, 0));
-	EXPECT_EQ(moves_to(_metadata, self, self->table, self->table, 0),
+	self->to = arena_at(&self->arena, self->limit + 8 * self->table + 3);
+	EXPECT_TRUE(moves_to(_metadata, self, rest - 1, rest - 1, 0));
+	EXPECT_TRUE(moves_to(_metadata, self, rest - 1, rest + 8, 0));
+	EXPECT_EQ(moves_to(_metadata, self, rest, rest, 0),
 		  variant->mode == ALL);
 	EXPECT_EQ(moves_to(_metadata, self, 4 * self->table, 4 * self->table, 0),
 		  variant->mode == ALL);
 
 	/* The same by another distance. */
 	self->to += PAGES(1);
-	EXPECT_TRUE(moves_to(_metadata, self, self->table, self->table, 0));
+	EXPECT_TRUE(moves_to(_metadata, self, rest, rest, 0));
 	EXPECT_TRUE(moves_to(_metadata, self, 4 * self->table, 4 * self->table, 0));
 }
 
@@ -619,9 +616,104 @@ TEST_F(rule, several_vmas)
 		  variant->mode == ALL);
 
 	self->to = arena_at(&self->arena, self->limit + 8 * self->table + 3);
-	EXPECT_TRUE(two_move_to(_metadata, self, 8, self->table - 9));
-	EXPECT_EQ(two_move_to(_metadata, self, 8, self->table - 8),
+	EXPECT_TRUE(two_move_to(_metadata, self, 8, self->table - 12));
+	EXPECT_EQ(two_move_to(_metadata, self, 8, self->table - 11),
 		  variant->mode == ALL);
+}
+
+/* A plain move splits no folio, and a program that has not asked keeps its own. */
+FIXTURE(whole)
+{
+	struct arena arena;
+	struct thp_settings saved;
+	size_t nr;			/* pages of a folio */
+	char *ptr;			/* two of them */
+};
+
+FIXTURE_VARIANT(whole)
+{
+	int mode;
+};
+
+FIXTURE_VARIANT_ADD(whole, off)
+{
+	.mode = OFF,
+};
+
+FIXTURE_VARIANT_ADD(whole, cheap)
+{
+	.mode = CHEAP,
+};
+
+FIXTURE_VARIANT_ADD(whole, all)
+{
+	.mode = ALL,
+};
+
+FIXTURE_SETUP(whole)
+{
+	const int order = 4;
+
+	if (geteuid())
+		SKIP(return, "only root may choose the size of folios");
+	self->nr = 1ul << order;
+	arena_init(&self->arena, 20 * self->nr, PAGES(self->nr));
+	if (self->arena.kpageflags < 0)
+		SKIP(return, "cannot read /proc/kpageflags");
+	if (!thp_set_order(order, &self->saved))
+		SKIP(return, "no folios of this size");
+	/* From here on there is something to put back. */
+	self->ptr = arena_map(&self->arena, self->nr, 2 * self->nr);
+	fill(self->ptr, 2 * self->nr, 1);
+	thp_write_settings(&self->saved);
+	if (folio_pages(&self->arena, self->ptr) != self->nr ||
+	    folio_pages(&self->arena, self->ptr + PAGES(self->nr)) != self->nr)
+		SKIP(return, "got no folios of this size");
+	ASSERT_EQ(set_mode(variant->mode), 0);
+}
+
+FIXTURE_TEARDOWN_PARENT(whole)
+{
+	thp_write_settings(&self->saved);
+}
+
+/*
+ * ptr
+ * [AAAABBBB]..[C]   ->   ____[AABBBB]..[C][AA]
+ */
+TEST_F(whole, cut_folio)
+{
+	struct arena *arena = &self->arena;
+	const size_t nr = self->nr, half = nr / 2;
+	char *left = map_filled(arena, 10 * nr + 2, 1, 2);
+	char *to = left + PAGES(1);
+
+	ASSERT_EQ(relocate(self->ptr, half, 0, to), to);
+	EXPECT_TRUE(variant->mode == OFF || refused_as("unasked", self->ptr));
+	EXPECT_EQ(nr_vmas(arena, left, 1 + half), 2);
+	EXPECT_EQ(folio_pages(arena, to), nr);
+	EXPECT_EQ(folio_pages(arena, self->ptr + PAGES(half)), nr);
+
+	/* Who asks for it gets it. */
+	ASSERT_EQ(relocate(to, half, 0, self->ptr), self->ptr);
+	ASSERT_EQ(relocate(self->ptr, half, RELOCATE_ANON, to), to);
+	EXPECT_TRUE(is_one_vma(arena, left, 1 + half));
+	EXPECT_EQ(folio_pages(arena, to), 1);
+	EXPECT_TRUE(healthy_from(arena, to, half, 1, 0));
+	EXPECT_TRUE(healthy_from(arena, self->ptr + PAGES(half), nr + half, 1,
+				 half));
+}
+
+TEST_F(whole, whole_folio)
+{
+	struct arena *arena = &self->arena;
+	char *left = map_filled(arena, 10 * self->nr + 2, 1, 2);
+	char *to = left + PAGES(1);
+
+	ASSERT_EQ(relocate(self->ptr, self->nr, 0, to), to);
+	EXPECT_EQ(nr_vmas(arena, left, 1 + self->nr), variant->mode == OFF ? 2 : 1);
+	EXPECT_EQ(folio_pages(arena, to), self->nr);
+	EXPECT_TRUE(healthy(arena, to, self->nr, 1));
 }
 
 /* Memory that cannot be relocated moves as ever, and nothing fails. */

@@ -994,6 +994,25 @@ TEST_F(ksm, mapped_unmergeable)
 	expect_ksm_refused(_metadata, range);
 }
 
+/* Who has only the switch on moves it plainly, which un-shares it as well. */
+TEST_F(ksm, mapped_mergeable_unasked)
+{
+	struct range *range = &self->range;
+	char *to = range->to;
+
+	FORCE_READ(*range->ptr);
+	if (!is_ksm(range, range->ptr))
+		SKIP(return, "not mapped as a KSM page");
+	ASSERT_EQ(prctl(PR_SET_MREMAP_RELOCATE, PR_MREMAP_RELOCATE_ALL, 0, 0, 0), 0);
+	ASSERT_EQ(relocate(range->ptr, range->nr, 0, to), to);
+	EXPECT_TRUE(refused_as("unasked", range->ptr));
+	EXPECT_EQ(nr_vmas(&range->arena, range->left, NR_LEFT + range->nr), 2);
+	EXPECT_FALSE(is_ksm(range, to));
+	EXPECT_TRUE(ksm_intact(range, to));
+	ASSERT_TRUE(device_thaw(&range->dev));
+	EXPECT_TRUE(ksm_intact(range, to));
+}
+
 /* Read again where it may be, it is un-shared like any other. */
 TEST_F(ksm, mapped_mergeable)
 {

@@ -38,6 +38,13 @@
 #define MAX_NODES		16
 #define PATIENCE		100
 
+/* What a test moves without a flag moves plainly, whatever the sysctl says. */
+static void __attribute__((constructor)) ignore_sysctl(void)
+{
+	if (prctl(PR_GET_MREMAP_RELOCATE, 0, 0, 0, 0) == PR_MREMAP_RELOCATE_SYSCTL)
+		prctl(PR_SET_MREMAP_RELOCATE, PR_MREMAP_RELOCATE_OFF, 0, 0, 0);
+}
+
 static void open_files(struct arena *arena)
 {
 	if (open_self_procmap(&arena->procmap))

@@ -20,6 +20,14 @@
 #ifndef MREMAP_MUST_RELOCATE_ANON
 #define MREMAP_MUST_RELOCATE_ANON	16
 #endif
+#ifndef PR_SET_MREMAP_RELOCATE
+#define PR_SET_MREMAP_RELOCATE		82
+#define PR_GET_MREMAP_RELOCATE		83
+#define PR_MREMAP_RELOCATE_OFF		0
+#define PR_MREMAP_RELOCATE_CHEAP	1
+#define PR_MREMAP_RELOCATE_ALL		2
+#define PR_MREMAP_RELOCATE_SYSCTL	3
+#endif
 
 /*
  * On a busy machine, under an emulator and with a sanitizer, a test takes

@@ -460,7 +460,7 @@ static int try_part(struct vma_run *run, struct vm_area_struct *vma,
 		err = prepare_part(run, vma, start, end, report);
 	if (!err)
 		err = relocate_part(run, vma, start, end, report);
-	return err == -EINTR ? err : 0;
+	return err == -EINTR || err == -ERESTARTSYS ? err : 0;
 }
 
 static int walk_parts(struct mm_struct *mm, unsigned long start,
@@ -509,10 +509,11 @@ static int walk_parts(struct mm_struct *mm, unsigned long start,
  *
  * The mmap write lock must be held. Sleeps.
  *
- * Returns: 0, or -EINTR if a fatal signal is pending; with @must also -ENOMEM.
- * Some VMAs may have been relocated then. With @must and nothing relocated:
- * -EFAULT if some folio cannot be re-homed, -EPERM if a VMA is sealed, or
- * -ERESTARTSYS if a signal is pending while KSM pages are un-shared.
+ * Returns: 0, -EINTR if a fatal signal is pending, or -ERESTARTSYS if a signal is
+ * pending while KSM pages are un-shared; with @must also -ENOMEM. Some VMAs may
+ * have been relocated then, and need no more when the call is repeated. With @must
+ * and nothing relocated: -EFAULT if some folio cannot be re-homed, or -EPERM if a
+ * VMA is sealed.
  */
 int mremap_relocate_in_place(struct mm_struct *mm, unsigned long start,
 			     unsigned long end, bool must,

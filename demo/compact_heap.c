@@ -762,8 +762,8 @@ static bool act_three(struct result **flagged)
 		printf("\n  flagged run stopped: %s: %s\n", f->what, strerror(f->err));
 	printf("\n");
 
-	return f->done && f->vmas_after == 1 && f->one_range && !f->lost &&
-	       f->verified == want && !p->lost;
+	return f->done && f->vmas_before > 1 && f->vmas_after == 1 &&
+	       f->one_range && !f->lost && f->verified == want && !p->lost;
 }
 
 static bool write_file(const char *path, const char *text)
@@ -858,16 +858,16 @@ static void usage(FILE *to)
 		"1 it did not, 2 trouble, 3 the kernel lacks MREMAP_RELOCATE_ANON\n");
 }
 
-static size_t number(const char *arg, size_t max)
+static size_t number(const char *arg, size_t min, size_t max)
 {
 	unsigned long val;
 	char *end;
 
 	errno = 0;
 	val = strtoul(arg, &end, 10);
-	if (errno || end == arg || *end || *arg == '-' || !val || val > max) {
-		fprintf(stderr, "compact_heap: '%s' is not a number from 1 to %zu\n",
-			arg, max);
+	if (errno || end == arg || *end || *arg == '-' || val < min || val > max) {
+		fprintf(stderr, "compact_heap: '%s' is not a number from %zu to %zu\n",
+			arg, min, max);
 		exit(EXIT_TROUBLE);
 	}
 	return val;
@@ -895,13 +895,13 @@ int main(int argc, char **argv)
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
 		case 'b':
-			nr_blocks = number(optarg, 1 << 20);
+			nr_blocks = number(optarg, 2, 1 << 20);
 			break;
 		case 'p':
-			block_pages = number(optarg, 1 << 10);
+			block_pages = number(optarg, 1, 1 << 10);
 			break;
 		case 'l':
-			limit = number(optarg, MAX_LIMIT);
+			limit = number(optarg, 1, MAX_LIMIT);
 			break;
 		case 'n':
 			with_limit = false;

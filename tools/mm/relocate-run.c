@@ -41,7 +41,8 @@ static int mode_of(const char *name)
 	for (int i = 0; i <= PR_MREMAP_RELOCATE_SYSCTL; i++)
 		if (!strcmp(modes[i], name))
 			return i;
-	fprintf(stderr, "relocate-run: there is no mode '%s'\n", name);
+	fprintf(stderr, "relocate-run: there is no mode '%s'; there are: off, cheap, all, sysctl\n",
+		name);
 	exit(2);
 }
 

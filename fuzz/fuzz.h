@@ -157,6 +157,7 @@ void vma_remove(struct proc *p, int i);
 void drop_page(struct page *pg);
 void unmap_range(struct proc *p, int start, int end);
 void unmap_vmas(struct proc *p, int start, int end);
+bool unknown(const struct vma *v);
 bool same_attr(const struct vma *a, const struct vma *b);
 enum answer { NO, YES, MAYBE };
 enum answer can_merge(struct vma *a, struct vma *b, bool a_is_old, bool src_child);

@@ -146,7 +146,7 @@ int nr_mapped(struct proc *p, bool locked)
 	return nr;
 }
 
-static bool unknown(const struct vma *v)
+bool unknown(const struct vma *v)
 {
 	return v->fuzzy || v->a.acct == ACCT_UNKNOWN;
 }

@@ -401,55 +401,159 @@ static const char *grow_in_place(int at, int nr, int new_nr)
 	return NULL;
 }
 
-/* Does anything but its history keep VMA @i from one beside it? */
-static bool beside_its_like(struct proc *p, int i)
-{
-	struct vma *v = &p->v[i];
+/* VMAs which only their history keeps apart, see vma_find_run() in mm/vma.c. */
+struct run {
+	int start, end;
+	uint32_t anon;		/* The anon_vma that they are to share, 0: a new one. */
+	bool can_merge;
+	bool sure;		/* Is all that is known, and can they be relocated? */
+};
 
-	return (i > 0 && v[-1].end == v->start && same_attr(v - 1, v)) ||
-	       (i + 1 < p->nr && v->end == v[1].start && same_attr(v, v + 1));
+/* The VMA that has the page, if it is like @v. */
+static struct vma *like(const struct vma *v, int page)
+{
+	int i = page >= 0 && page < NR_PAGES ? vma_at(call.p, page) : -1;
+
+	return i >= 0 && same_attr(&call.p->v[i], v) ? &call.p->v[i] : NULL;
+}
+
+static bool at_home(const struct vma *v)
+{
+	return v->pgoff == v->start;
+}
+
+/* See copy_continues(). */
+static bool merges_at_home(const struct vma *v)
+{
+	return v && at_home(v) && !(v->anon && v->child);
+}
+
+/* Can the part of a VMA in [start, end) be relocated? */
+static enum sharing part_sharing(const struct vma *v, int start, int end)
+{
+	if (!can_rehome(v) || (!v->anon && !v->fuzzy))
+		return SOLE;
+	return sharing(max_int(v->start, start), min_int(v->end, end));
 }
 
 /*
- * The VMAs of [start, end) may have been relocated where they are. One without its
- * like beside it was, if it was not at home. What others are to merge with is a
- * row of choices: follow the kernel.
+ * The run that begins at @start. With MREMAP_MUST_RELOCATE_ANON, what had to be
+ * relocated could be: the call has not failed.
  */
-static void relocated_in_place(int start, int end, bool certain)
+static struct run find_run(int start, int end)
+{
+	const bool must = call.flags & MUST;
+	struct run run = { .start = start, .sure = !call.res->injected };
+	struct vma *v, *next = &call.p->v[vma_at(call.p, start)];
+	struct vma *prev = like(next, start - 1);
+	int first_end = min_int(next->end, end);
+
+	do {
+		v = next;
+		run.end = min_int(v->end, end);
+		if (unknown(v) || (!must && part_sharing(v, start, end) != SOLE))
+			run.sure = false;
+		if (!run.anon && v->anon && at_home(v) && !v->child)
+			run.anon = v->anon;
+		next = like(v, run.end);
+	} while (next && run.end < end);
+
+	if ((prev && unknown(prev)) || (next && unknown(next)))
+		run.sure = false;
+	if (merges_at_home(prev) && prev->anon)
+		run.anon = prev->anon;
+	else if (merges_at_home(next) && next->anon)
+		run.anon = next->anon;
+	run.can_merge = run.end != first_end || merges_at_home(prev) ||
+			merges_at_home(next);
+	return run;
+}
+
+/* See vma_run_needs(). */
+static bool needs_relocation(const struct run *run, const struct vma *v)
+{
+	if (!v->anon)
+		return false;
+	if (!at_home(v))
+		return true;
+	if (v->start < run->start || v->end > run->end)
+		return false;
+	return run->anon ? v->anon != run->anon : run->can_merge;
+}
+
+/* What becomes of [start, end) of a VMA in a run that is known. */
+static void part_in_place(struct run *run, int start, int end)
+{
+	struct proc *p = call.p;
+	struct vma v = p->v[vma_at(p, start)];
+
+	if (needs_relocation(run, &v)) {
+		vma_split(p, start);
+		vma_split(p, end);
+		v = p->v[vma_at(p, start)];
+		if (!run->anon)
+			run->anon = m.next_anon++;
+		v.pgoff = v.start;
+		v.anon = run->anon;
+		v.child = false;
+		p->v[vma_at(p, start)] = v;
+		nr_relocated++;
+	} else if (!run->can_merge || !v.anon) {
+		return;
+	}
+	modify(p, v.start, v.end, &v.a, -1);
+}
+
+/* Not all of a run is known, so it can have become many things: follow the kernel. */
+static void follow_run(int start, int end)
 {
 	struct proc *p = call.p;
 	int i;
 
 	for (i = vma_next(p, start); i < p->nr && p->v[i].start < end; i++) {
 		struct vma *v = &p->v[i];
-		bool like = beside_its_like(p, i);
+		bool alone = !like(v, v->start - 1) && !like(v, v->end);
 
-		if (!can_rehome(v) || (!v->fuzzy && !v->anon && !like))
-			continue;
-		if (!v->fuzzy && !like && v->pgoff == v->start)
+		if (alone && !v->fuzzy && (!v->anon || at_home(v)))
 			continue;
 		if (v->start < start) {
 			vma_split(p, start);
-			like = true;
 			v = &p->v[++i];
 		}
 		if (v->end > end) {
 			vma_split(p, end);
-			like = true;
 			v = &p->v[i];
-		}
-		if (certain && !like && !v->fuzzy) {
-			v->pgoff = v->start;
-			v->anon = m.next_anon++;
-			v->child = false;
-			nr_relocated++;
-			continue;
 		}
 		v->fuzzy = true;
 		if (i > 0)
 			v[-1].fuzzy = true;
 		if (i + 1 < p->nr)
 			v[1].fuzzy = true;
+	}
+}
+
+/* The VMAs of [start, end) have been relocated where they are, if they can be. */
+static void relocated_in_place(int start, int end)
+{
+	struct run run = { .end = start };
+	struct proc *p = call.p;
+	int i, next;
+
+	for (; start < end; start = next) {
+		i = vma_next(p, start);
+		if (i == p->nr || p->v[i].start >= end)
+			break;
+		start = max_int(p->v[i].start, start);
+		next = min_int(p->v[i].end, end);
+		if (!can_rehome(&p->v[i]))
+			continue;
+		if (start >= run.end) {
+			run = find_run(start, end);
+			if (!run.sure)
+				follow_run(run.start, run.end);
+		}
+		if (run.sure)
+			part_in_place(&run, start, next);
 	}
 }
 
@@ -460,6 +564,7 @@ static void relocated_in_place(int start, int end, bool certain)
 static const char *in_place(int at, int nr)
 {
 	const int end = min_int(at + nr, NR_PAGES);
+	const bool must = call.flags & MUST;
 	struct proc *p = call.p;
 	bool sole = true;
 	int i;
@@ -470,21 +575,17 @@ static const char *in_place(int at, int nr)
 			    call.res->ret, at);
 
 	for (i = vma_next(p, at); i < p->nr && p->v[i].start < end; i++) {
-		struct vma *v = &p->v[i];
-
-		if (can_rehome(v) && (v->anon || v->fuzzy) &&
-		    sharing(max_int(v->start, at), min_int(v->end, end)) != SOLE)
+		if (part_sharing(&p->v[i], at, end) != SOLE)
 			sole = false;
 	}
-	if (call.res->ret == -EFAULT && (call.flags & MUST) && !sole)
+	if (call.res->ret == -EFAULT && must && !sole)
 		return refused(at, end - at);
-	if (call.res->ret == -ENOMEM && (call.flags & MUST) && call.res->injected)
-		sole = false;
-	else if (call.res->ret != at)
+	if (call.res->ret != at &&
+	    !(call.res->ret == -ENOMEM && must && call.res->injected))
 		return fail("mremap in place returned %ld instead of %d",
 			    call.res->ret, at);
 
-	relocated_in_place(at, end, sole && !call.res->injected);
+	relocated_in_place(at, end);
 	read_now(p - m.proc);
 	return check_unchanged(p, at, end - at, true);
 }

@@ -501,6 +501,25 @@ static void run_in_place(const struct run *run)
 	check_data(to, s, run->name);
 }
 
+/* A row of VMAs that differ, and are at home: there is nothing to gain. */
+static void run_nothing(const struct run *run)
+{
+	const size_t len = run->nr * PAGE;
+	char *p = reserve(len, 0);
+	long i;
+
+	map_at(p, len);
+	memset(p, 1, len);
+	for (i = 1; i < run->nr; i += 2) {
+		if (mprotect(p + i * PAGE, PAGE, PROT_READ))
+			die("mprotect: %s", strerror(errno));
+	}
+	result->figure[0] = timed_in_place(p, len, MREMAP_RELOCATE_ANON);
+	result->figure[1] = timed_in_place(p, len, MREMAP_MUST_RELOCATE_ANON);
+	for (i = 0; i < 2; i++)
+		result->figure[i] /= run->nr;
+}
+
 static int compare(const void *a, const void *b)
 {
 	const double x = *(const double *)a, y = *(const double *)b;
@@ -649,6 +668,34 @@ static void cmd_move(void)
 	move_table("memory", shapes, ARRAY_SIZE(shapes));
 }
 
+static void table_of_nothing(void)
+{
+	static const struct run rows[] = {
+		{ .name = "1", .fn = run_nothing, .nr = 1 },
+		{ .name = "10", .fn = run_nothing, .nr = 10 },
+		{ .name = "1000", .fn = run_nothing, .nr = 1000 },
+		{ .name = "10000", .fn = run_nothing, .nr = 10000 },
+	};
+	double figure[NR_FIGURES];
+	size_t i;
+
+	table("nothing",
+	      "# A call in place that finds nothing to gain: ns for each VMA of the range.\n");
+	printf("%-16s %16s %16s\n", "VMAs", "best-effort", "must");
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		printf("%-16s", rows[i].name);
+		if (has_relocate) {
+			run(&rows[i], figure, NULL);
+			cell(figure[0]);
+			cell(figure[1]);
+		} else {
+			no_cell();
+			no_cell();
+		}
+		printf("\n");
+	}
+}
+
 static void cmd_inplace(void)
 {
 	double figure[NR_FIGURES];
@@ -679,6 +726,7 @@ static void cmd_inplace(void)
 			no_cell();
 		printf("\n");
 	}
+	table_of_nothing();
 }
 
 static void cmd_axes(void)

@@ -34,8 +34,9 @@ static bool is_cheap(struct vm_area_struct *vma, unsigned long start,
 	if (len > CHEAP_MAX)
 		return false;
 	/*
-	 * Page tables move whole, which costs next to nothing: the first one even
-	 * if the range begins in the middle of it, see can_realign_addr().
+	 * Page tables can move whole, which costs next to nothing: the first one
+	 * even if the range begins in the middle of it, unless something is mapped
+	 * in front, see can_realign_addr().
 	 */
 	if (!(distance & ~PMD_MASK) && (start & ~PMD_MASK) + len >= PMD_SIZE)
 		return false;

@@ -800,6 +800,24 @@ TEST_F(others, sealed_destination)
 	_exit(_metadata->exit_code);
 }
 
+/* The second of two VMAs would go where something is sealed. */
+TEST_F(others, sealed_destination_of_the_next)
+{
+	const size_t half = NR_PAGES / 2;
+
+	ASSERT_EQ(mprotect(self->ptr + PAGES(half), PAGES(half), PROT_READ), 0);
+	arena_map(&self->arena, (self->to - self->arena.base) / psize() + half, 1);
+	if (syscall(__NR_mseal, self->to + PAGES(half), PAGES(1), 0))
+		SKIP(return, "no mseal()");
+	snapshot_take(&self->snap, &self->arena, self->ptr, NR_PAGES);
+	EXPECT_EQ(relocate(self->ptr, NR_PAGES, variant->flags | MUST_RELOCATE_ANON,
+			   self->to), MAP_FAILED);
+	EXPECT_EQ(errno, EPERM);
+	EXPECT_TRUE(snapshot_same(&self->snap));
+	EXPECT_TRUE(healthy(&self->arena, self->ptr, NR_PAGES, 1));
+	_exit(_metadata->exit_code);
+}
+
 /* Pages that the kernel may drop: whatever it kept is there. */
 TEST_F(others, droppable)
 {

@@ -413,16 +413,18 @@ TEST_F(in_place, reported)
 	long pages = vm_event("mremap_relocate_pages");
 	char *ptr = map_filled(arena, 10, 5, 1);
 
+	if (relocated < 0)
+		SKIP(return, "no counters of events in /proc/vmstat");
 	map_moved(arena, 15, 5, 2);
 	map_moved(arena, 20, 5, 3);
 	ASSERT_EQ(in_place(ptr, 15, variant->flags), 0);
 	EXPECT_TRUE(relocated_as(10, 10));
-	EXPECT_EQ(vm_event("mremap_relocate"), relocated + 2);
-	EXPECT_EQ(vm_event("mremap_relocate_pages"), pages + 10);
+	/* Others count here as well. */
+	EXPECT_GE(vm_event("mremap_relocate"), relocated + 2);
+	EXPECT_GE(vm_event("mremap_relocate_pages"), pages + 10);
 
 	ASSERT_EQ(in_place(ptr, 15, variant->flags), 0);
 	EXPECT_TRUE(nothing_gained("unmoved"));
-	EXPECT_EQ(vm_event("mremap_relocate"), relocated + 2);
 }
 
 /* What differs in more than its page offset and anon_vma stays apart. */

@@ -540,8 +540,8 @@ TEST_F(rule, length_and_growth)
 
 /*
  * The source begins with page 3 of a page table, and so does the destination.
- * A plain move takes the whole table if the range reaches its end, since nothing
- * is mapped in front of it.
+ * A plain move takes the whole table if the range reaches its end, and if nothing
+ * is mapped in front of it; the rule does not look at that.
  */
 TEST_F(rule, page_tables)
 {

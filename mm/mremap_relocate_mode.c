@@ -20,7 +20,7 @@
 
 /*
  * The longest range that counts as cheap, in bytes: the mmap lock is held, and
- * 4 kB pages of that many take some 700,000 instructions more than without.
+ * 4 kB pages of that many take some 650,000 instructions more than without.
  */
 #define CHEAP_MAX	SZ_64M
 

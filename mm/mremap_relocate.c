@@ -361,8 +361,8 @@ static int relocate_whole(struct pagetable_move_control *pmc,
 }
 
 /*
- * Move the present PTE @pte, number @i of the pair, which the loops over them left,
- * and those of the same folio.
+ * Move the present PTE @pte, number @i of the pair, which neither relocate_small()
+ * nor relocate_whole() has moved, and those of the same folio.
  *
  * Returns the number of PTEs from number @i on that are done, or 0 if the
  * folio, which is then referenced, has to be waited for.

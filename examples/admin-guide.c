@@ -26,12 +26,15 @@ static void defragment(void *old, void *new)
 #undef mremap
 }
 
-static void join_in_place(void *heap, size_t size)
+static char *join_in_place(char *heap, size_t size)
 {
+	char *ptr;
+
 #define mremap(from, old_len, new_len, flags) \
-	syscall(SYS_mremap, from, old_len, new_len, flags, NULL)
+	(void *)syscall(SYS_mremap, from, old_len, new_len, flags, NULL)
 #include "admin-guide-3.c"
 #undef mremap
+	return heap;
 }
 
 static void relocate_what_is_cheap(void)
@@ -90,6 +93,20 @@ static void move_blocks(int nr_mappings, const char *what)
 	check(waitpid(pid, &status, 0) == pid && !status, what);
 }
 
+/* Three pieces at @heap. Returns where they are, as one mapping. */
+static char *pieces_become_one(char *heap)
+{
+	for (int i = 0; i < 3; i++)
+		sys_mremap(block(NULL, 'd' + i), SZ,
+			   MREMAP_MAYMOVE | MREMAP_FIXED, heap + i * SZ);
+	check(mappings(heap, 3 * SZ) == 3, "three mappings that do not merge");
+	heap = join_in_place(heap, 3 * SZ);
+	check(mappings(heap, 3 * SZ) == 1 && holds(heap, 'd') &&
+	      holds(heap + SZ, 'e') && holds(heap + 2 * SZ, 'f'),
+	      "... become one where they are");
+	return heap;
+}
+
 int main(void)
 {
 	char *from, *to, *old = reserve(3 * SZ), *new = reserve(3 * SZ);
@@ -111,14 +128,11 @@ int main(void)
 	      holds(new + SZ, 'b') && holds(new + 2 * SZ, 'c'),
 	      "... become one by one call");
 
-	for (int i = 0; i < 3; i++)
-		sys_mremap(block(NULL, 'd' + i), SZ,
-			   MREMAP_MAYMOVE | MREMAP_FIXED, old + i * SZ);
-	check(mappings(old, 3 * SZ) == 3, "three mappings that do not merge");
-	join_in_place(old, 3 * SZ);
-	check(mappings(old, 3 * SZ) == 1 && holds(old, 'd') &&
-	      holds(old + SZ, 'e') && holds(old + 2 * SZ, 'f'),
-	      "... become one where they are");
+	check(pieces_become_one(old) == old, "pieces stay where they are");
+	always_moves = true;
+	check(has_relocate(), "has_relocate() finds the flag where every call moves");
+	check(pieces_become_one(reserve(3 * SZ)), "... and pieces are found again");
+	always_moves = false;
 	with_the_switch();
 
 	to = reserve(SZ);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What the drivers of the documentation's examples share: a kernel that does
- * not know the flags, if wanted, memory to move, and checks.
+ * not know the flags, or user emulation that always moves, if wanted, memory to
+ * move, and checks.
  */
 #ifndef EXAMPLES_H
 #define EXAMPLES_H
@@ -21,19 +22,8 @@
 #define SZ 0x10000UL	/* of one block */
 
 static bool old_kernel;	/* has the example's system calls fail as there */
+static bool always_moves;	/* has them move what may move, as QEMU user emulation does */
 static int nr_failed;
-
-static inline long example_syscall(long nr, void *from, size_t old_len,
-				   size_t new_len, int flags, void *to)
-{
-	if (nr == SYS_mremap && old_kernel && (flags & (8 | 16))) {
-		errno = EINVAL;
-		return -1;
-	}
-	return syscall(nr, from, old_len, new_len, flags, to);
-}
-
-#define syscall example_syscall
 
 static inline void check(bool good, const char *what)
 {
@@ -54,6 +44,23 @@ static inline char *reserve(size_t len)
 	}
 	return ptr + SZ;
 }
+
+static inline long example_syscall(long nr, void *from, size_t old_len,
+				   size_t new_len, int flags, void *to)
+{
+	if (nr == SYS_mremap && old_kernel && (flags & (8 | 16))) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (nr == SYS_mremap && always_moves && (flags & MREMAP_MAYMOVE) &&
+	    !(flags & MREMAP_FIXED)) {
+		flags |= MREMAP_FIXED;
+		to = reserve(new_len);
+	}
+	return syscall(nr, from, old_len, new_len, flags, to);
+}
+
+#define syscall example_syscall
 
 /* A block whose every byte is written, at @to or somewhere on its own */
 static inline char *block(void *to, int byte)

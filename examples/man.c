@@ -13,24 +13,35 @@
 
 static bool ask(void)
 {
+	void *ptr, *now;
 	bool has_flag;
 	long page;
-	void *ptr;
 
 #include "man-1.c"
 
-	munmap(ptr, page);
 	return has_flag;
+}
+
+/* A place in a heap: mapped, and written to */
+static char *place(void)
+{
+	char *heap = reserve(2 * SZ);
+
+	block(heap, 'x');
+	block(heap + SZ, 'x');
+	return heap;
 }
 
 int main(void)
 {
-	char *from, *to;
+	char *from, *to = place();
 	pid_t child;
 
 	check(ask(), "the question finds the flag");
+	always_moves = true;
+	check(ask(), "... where every call moves, too");
+	always_moves = false;
 
-	to = reserve(2 * SZ);
 	check(!move_block(block(NULL, 'a'), SZ, to) &&
 	      !move_block(block(NULL, 'b'), SZ, to + SZ),
 	      "move_block() copies nothing");
@@ -39,17 +50,18 @@ int main(void)
 
 	old_kernel = true;
 	check(!ask(), "the question does not find what is not there");
-	to = reserve(SZ);
+	to = place();
 	from = block(NULL, 'a');
 	check(move_block(from, SZ, to) == -1 && errno == EINVAL &&
 	      holds(from, 'a'), "move_block() fails on a kernel without it");
 	old_kernel = false;
 
-	to = reserve(SZ);
+	to = place();
 	from = block(NULL, 'a');
 	child = share();
 	check(move_block(from, SZ, to) == SZ && holds(to, 'a') &&
-	      !mappings(from, SZ), "move_block() copies what is shared");
+	      holds(to + SZ, 'x') && !mappings(from, SZ),
+	      "move_block() copies what is shared");
 	unshare_from(child);
 	return nr_failed;
 }

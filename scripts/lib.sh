@@ -5,6 +5,8 @@
 #
 #	. "$(dirname "$0")/lib.sh"
 #
+# and ../lib.sh from scripts/suites.
+#
 # Sourcing takes `--base X` out of the script's own arguments, and answers
 # `--help` with the comment at the head of the script; both only before `--`.
 # A script that is not about one base says ANY_BASE=1 first.
@@ -15,6 +17,7 @@ export LC_ALL
 unset CDPATH GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY
 
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
+[ "${ROOT##*/}" != scripts ] || ROOT=${ROOT%/*}
 
 say() { printf '%s\n' "$*" >&2; }
 

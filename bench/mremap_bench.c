@@ -76,7 +76,7 @@ struct shape {
 	enum { NONE, FIRST, LAST } shared;	/* A child has that page, too. */
 };
 
-enum method { PLAIN, UFFD, RELOCATE, BEST_EFFORT, NR_METHODS };
+enum method { PLAIN, UFFD, RELOCATE, MUST, NR_METHODS };
 
 static const struct {
 	const char *name;
@@ -84,8 +84,8 @@ static const struct {
 } methods[NR_METHODS] = {
 	[PLAIN]		= { "plain" },
 	[UFFD]		= { "uffd" },
-	[RELOCATE]	= { "relocate", MREMAP_MUST_RELOCATE_ANON },
-	[BEST_EFFORT]	= { "best-effort", MREMAP_RELOCATE_ANON },
+	[RELOCATE]	= { "relocate", MREMAP_RELOCATE_ANON },
+	[MUST]		= { "must", MREMAP_MUST_RELOCATE_ANON },
 };
 
 /* One run: a function for a process of its own, and what it gets. */
@@ -438,12 +438,28 @@ static unsigned long long timed_mremap(char *from, size_t len, int flags,
 	return start;
 }
 
+/* How many mappings has the kernel relocated, since it was booted? */
+static unsigned long nr_relocated(void)
+{
+	FILE *f = fopen("/proc/vmstat", "r");
+	char line[128];
+	unsigned long nr = 0;
+
+	while (f && fgets(line, sizeof(line), f) &&
+	       sscanf(line, "mremap_relocate %lu", &nr) != 1)
+		;
+	if (f)
+		fclose(f);
+	return nr;
+}
+
 /* Set up the memory and move it once; the time of the call. */
 static void run_move(const struct run *run)
 {
 	const struct shape *s = &run->shape;
 	char *from = reserve(s->len, 0), *to = reserve(s->len, run->off);
 	size_t shared = s->shared == LAST ? s->len / PAGE - 1 : 0;
+	unsigned long relocated;
 	unsigned long long ns;
 
 	map_at(from, s->len);
@@ -465,7 +481,11 @@ static void run_move(const struct run *run)
 		if (!ns)
 			die("%s: UFFDIO_MOVE: %s", run->name, strerror(EBUSY));
 	} else {
+		relocated = nr_relocated();
 		ns = timed_mremap(from, s->len, methods[run->method].flags, to);
+		if (run->method != PLAIN && !s->shared &&
+		    nr_relocated() == relocated)
+			die("%s: nothing was relocated", run->name);
 	}
 	check_data(to, s, run->name);
 	result->figure[0] = (double)ns / (s->per_call ? 1 : s->len / PAGE);
@@ -490,14 +510,18 @@ static void run_in_place(const struct run *run)
 	const struct shape *s = &run->shape;
 	char *from = reserve(s->len, 0), *to = reserve(s->len, run->off);
 	const size_t nr = s->per_call ? 1 : s->len / PAGE;
+	unsigned long relocated;
 
 	map_at(from, s->len);
 	populate(from, s, -1);
 	check_shape(from, s);
 	timed_mremap(from, s->len, 0, to);
+	relocated = nr_relocated();
 	result->figure[0] = (double)timed_in_place(to, s->len,
-						   MREMAP_MUST_RELOCATE_ANON) / nr;
-	result->figure[1] = timed_in_place(to, s->len, MREMAP_MUST_RELOCATE_ANON);
+						   MREMAP_RELOCATE_ANON) / nr;
+	if (nr_relocated() == relocated)
+		die("%s: nothing was relocated", run->name);
+	result->figure[1] = timed_in_place(to, s->len, MREMAP_RELOCATE_ANON);
 	check_data(to, s, run->name);
 }
 
@@ -602,15 +626,15 @@ static void move_table(const char *first, const struct shape *shapes, size_t nr)
 
 	printf("%-16s", first);
 	for (off = 0; off <= PAGE; off += PAGE)
-		for (m = 0; m <= RELOCATE; m++)
+		for (m = 0; m <= MUST; m++)
 			printf(" %9s-%s", methods[m].name, off ? "pages " : "tables");
 	printf("\n");
 
 	for (i = 0; i < nr; i++) {
 		printf("%-16s", shapes[i].name);
 		for (off = 0; off <= PAGE; off += PAGE) {
-			for (m = 0; m <= RELOCATE; m++) {
-				if (m == RELOCATE && !has_relocate) {
+			for (m = 0; m <= MUST; m++) {
+				if (m >= RELOCATE && !has_relocate) {
 					no_cell();
 					continue;
 				}
@@ -785,7 +809,7 @@ static void cmd_refused(void)
 		{ "16-pages-call", .every = 1, .len = 16 * PAGE,
 		  .per_call = true, .shared = LAST },
 	};
-	static const enum method columns[] = { PLAIN, BEST_EFFORT };
+	static const enum method columns[] = { PLAIN, RELOCATE };
 	double figure[NR_FIGURES];
 	size_t i, off, c;
 
@@ -803,7 +827,7 @@ static void cmd_refused(void)
 						 .method = columns[c],
 						 .shape = shapes[i] };
 
-				if (columns[c] == BEST_EFFORT && !has_relocate) {
+				if (columns[c] == RELOCATE && !has_relocate) {
 					no_cell();
 					continue;
 				}
@@ -947,11 +971,11 @@ static void cmd_noflag(void)
 		{ .fn = run_munmap, .name = "munmap", .shape.every = 1 },
 		{ .fn = run_reclaim, .name = "reclaim", .shape.every = 1,
 		  .shape.swapped = 1 },
-		{ .fn = run_small, .name = "flag-1-page", .method = BEST_EFFORT,
+		{ .fn = run_small, .name = "flag-1-page", .method = RELOCATE,
 		  .shape.every = 1, .shape.len = PAGE, .nr = 1000 },
-		{ .fn = run_small, .name = "flag-16-pages", .method = BEST_EFFORT,
+		{ .fn = run_small, .name = "flag-16-pages", .method = RELOCATE,
 		  .shape.every = 1, .shape.len = 16 * PAGE, .nr = 1000 },
-		{ .fn = run_realloc, .name = "flag-realloc", .method = BEST_EFFORT,
+		{ .fn = run_realloc, .name = "flag-realloc", .method = RELOCATE,
 		  .nr = 512 },
 	};
 	double figure[NR_FIGURES], spread;
@@ -964,7 +988,7 @@ static void cmd_noflag(void)
 	printf("%-16s %16s %16s\n", "operation", "ns", "spread");
 	for (i = 0; i < ARRAY_SIZE(runs); i++) {
 		printf("%-16s", runs[i].name);
-		if (runs[i].method == BEST_EFFORT && !has_relocate) {
+		if (runs[i].method == RELOCATE && !has_relocate) {
 			no_cell();
 			no_cell();
 		} else {

@@ -16,11 +16,10 @@
 
 #include "internal.h"
 #include "mremap_relocate.h"
-#include "rehome.h"
 
 /*
  * The longest range that counts as cheap, in bytes: the mmap lock is held, and
- * 4 kB pages of that many take some 650,000 instructions more than without.
+ * 4 kB pages of that many take some 700,000 instructions more than without.
  */
 #define CHEAP_MAX	SZ_64M
 
@@ -46,10 +45,10 @@ static bool is_cheap(struct vm_area_struct *vma, unsigned long start,
 
 /**
  * mremap_relocate_unasked() - Is a move to be relocated without a flag for it?
- * @vma: The VMA that is moved, or a part of it.
- * @start: Start of all that the call moves, over all VMAs, in bytes.
+ * @vma: The first VMA that has been moved.
+ * @start: Where all that the call has moved was, in bytes.
  * @len: Length of that, in bytes.
- * @distance: How far it moves, in bytes: new minus old address.
+ * @distance: How far it has moved, in bytes: new minus old address.
  * @flags: The flags of mremap().
  *
  * The mmap lock must be held.
@@ -64,10 +63,9 @@ bool mremap_relocate_unasked(struct vm_area_struct *vma, unsigned long start,
 
 	switch (set ? set - 1 : READ_ONCE(sysctl_mremap_relocate)) {
 	case PR_MREMAP_RELOCATE_CHEAP:
-		return vma_can_rehome(vma) &&
-		       is_cheap(vma, start, len, distance, flags);
+		return is_cheap(vma, start, len, distance, flags);
 	case PR_MREMAP_RELOCATE_ALL:
-		return vma_can_rehome(vma);
+		return true;
 	default:
 		return false;
 	}

@@ -1,49 +1,73 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Re-homing of anonymous folios: whose is a folio?
+ * Re-homing of anonymous folios, see Documentation/mm/mremap_relocate.rst.
  *
- * A folio is found from its index and anon_vma, which name the place where it
+ * The rmap finds a folio by its index and anon_vma, which name the place where it
  * was first faulted. To re-home it is to rewrite both, so that its VMA need not
- * remember that place any longer. See Documentation/mm/mremap_relocate.rst.
+ * remember that place any longer.
  *
- * A folio may be re-homed if all its mappings and swap entries are in the range
- * that is re-homed. That cannot change later: a new mapping or swap entry is
- * only ever made out of an existing one, by fork, fault or userfaultfd in the
- * mm that has it, and the mmap and VMA write locks shut these out. (KSM maps
- * its folios into any mm: they are refused.)
+ * An alias of the VMA has its addresses, and the page offset and anon_vma that
+ * the VMA is to have. The rmap finds both. Each folio goes from the VMA to the
+ * alias under its lock, on which rmap_walk() insists. No PTE changes.
+ *
+ * A folio may be re-homed if all its mappings and swap entries are in the VMA.
+ * That cannot change later: a new one is only ever made out of an existing one, by
+ * fork, fault or userfaultfd in the mm that has it, and the mmap and VMA write
+ * locks shut these out. (KSM maps its folios into any mm: they are refused.)
  *
  * What goes on all the same needs no lock of the mm: reclaim, migration, memory
- * failure, the deferred split, GUP-fast. All but the last lock the folio first,
- * for rmap_walk() insists on it. So with the folio locked its PTEs, mapping and
- * index can be changed together. GUP-fast does not look at mapping and index,
- * and drops its reference again if the PTE has changed: pinned folios need no
- * care, unless they have to be split.
+ * failure, the deferred split, GUP-fast. All but the last lock the folio first.
+ * GUP-fast does not look at mapping and index.
  *
  * The locks, in order: mmap_lock and VMA lock for writing, folio lock, page
  * table locks. A folio lock is waited for with no other folio and no page table
  * locked; otherwise it is only tried. No anon_vma lock is needed.
+ *
+ * The folios of a VMA are re-homed as they are found fit. If one is not, those
+ * before it go back. That allocates nothing and waits for folio locks at most.
  */
 
 #include <linux/hugetlb.h>
 #include <linux/ksm.h>
-#include <linux/mman.h>
+#include <linux/leafops.h>
+#include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/rmap.h>
 #include <linux/swap.h>
 #include <linux/unroll.h>
+#include <linux/userfaultfd_k.h>
 
 #include "internal.h"
 #include "memcontrol-v1.h"
 #include "rehome.h"
+#include "swap.h"
 
-/* The range that is to be re-homed, and what is found out about it. */
+/* What a walk does with each folio. */
+enum rehome_step {
+	STEP_CHECK,		/* Find out whether it can be re-homed. */
+	STEP_REHOME,		/* And re-home it if so. */
+	STEP_UNDO,		/* Have it as it was. */
+};
+
+/* A walk with STEP_REHOME stops, because a folio has to be split first. */
+#define STOP_CUT	(-EXDEV)
+
+/* The range that is walked, and what is found out about it. */
 struct rehome_range {
-	struct vm_area_struct *vma;
+	struct vm_area_struct *vma;	/* Has the page tables. */
+	struct vm_area_struct *from;	/* Where the folios belong until now, */
+	struct vm_area_struct *to;	/* and then. */
+	unsigned long addr;		/* How far the walk has come. */
 	unsigned long start;
 	unsigned long end;
-	bool prepare;		/* Split folios, or only look? */
-	bool unprepared;	/* Does it have to be prepared? */
-	struct folio *checked;	/* The last large folio found fine, referenced. */
-	struct rehome_refusal *refusal;	/* To be filled in, or NULL. */
+	unsigned int flags;
+	bool split;			/* Split what is cut, or only look? */
+	bool cut;			/* Is something cut? */
+	bool filled;			/* Is there more than zero pages and guards? */
+	bool zeropage;
+	struct folio *done;		/* The last large folio, referenced. */
+	struct rehome_count count;
+	struct rehome_refusal *refusal;
 };
 
 /* The PTEs of a range that hold pages of one locked folio. */
@@ -79,31 +103,40 @@ enum rehome_reason vma_rehome_reason(const struct vm_area_struct *vma)
 static int refuse(struct rehome_range *range, unsigned long addr,
 		  enum rehome_reason reason)
 {
-	if (range->refusal) {
-		range->refusal->reason = reason;
-		range->refusal->addr = addr;
-	}
+	range->refusal->reason = reason;
+	range->refusal->addr = addr;
 	return -EFAULT;
 }
 
-/**
- * rehome_kind() - What to do about a PTE that is not present.
- * @pte: The PTE, not none.
- *
- * Returns: One of enum rehome_kind.
+/*
+ * Does a present PTE map the zero page? If not, pte_page() is its page: a VMA
+ * without VM_PFNMAP and VM_MIXEDMAP maps nothing else. See vm_normal_page().
  */
-enum rehome_kind rehome_kind(pte_t pte)
+static bool pte_maps_zero_page(pte_t pte)
 {
-	const softleaf_t entry = softleaf_from_pte(pte);
+	if (IS_ENABLED(CONFIG_ARCH_HAS_PTE_SPECIAL))
+		return pte_special(pte);
+	return is_zero_pfn(pte_pfn(pte));
+}
 
-	if (softleaf_is_swap(entry))
-		return REHOME_SWAP;
-	if (softleaf_is_migration(entry))
-		return REHOME_MIGRATION;
-	if (softleaf_is_device_private(entry) ||
-	    softleaf_is_device_exclusive(entry))
-		return REHOME_REFUSE;
-	return REHOME_IGNORE;
+/*
+ * Which page of a locked folio does a PTE hold? It can map the page or, if the
+ * folio is in the swap cache, be its swap entry. Returns -1 if it does neither.
+ */
+static long folio_pte_idx(struct folio *folio, pte_t pte)
+{
+	unsigned long idx;
+	softleaf_t entry;
+
+	if (pte_present(pte)) {
+		idx = pte_pfn(pte) - folio_pfn(folio);
+		return idx < folio_nr_pages(folio) ? idx : -1;
+	}
+
+	entry = softleaf_from_pte(pte);
+	if (!softleaf_is_swap(entry) || !folio_matches_swap_entry(folio, entry))
+		return -1;
+	return swp_offset(entry) - swp_offset(folio->swap);
 }
 
 /* Count the swap entries of a page of a locked folio, whoever has them. */
@@ -132,18 +165,13 @@ static unsigned int folio_nr_users(struct folio *folio)
 }
 
 /*
- * Is a small folio, which a locked page table maps, ours alone? If someone else
- * has it locked, we cannot tell, and say no.
+ * Is each page of a folio mapped, of which all users are in the range? The folio
+ * or one of its page tables is locked. If it is mapped as often as it has pages,
+ * then yes: no place in the range can map more than one page.
  */
-static bool small_is_ours(struct folio *folio)
+static bool folio_all_mapped(struct folio *folio)
 {
-	bool ours;
-
-	if (!folio_trylock(folio))
-		return false;
-	ours = !folio_test_ksm(folio) && folio_nr_users(folio) == 1;
-	folio_unlock(folio);
-	return ours;
+	return folio_mapcount(folio) == folio_nr_pages(folio);
 }
 
 /*
@@ -212,7 +240,8 @@ static void find_folio_in_table(struct vm_area_struct *vma, struct folio *folio,
 	if (ptl) {
 		if (pmd_present(*pmd) && pmd_folio(*pmd) == folio) {
 			found->mapped++;
-			for (; addr < end; addr += PAGE_SIZE)
+			for (; folio_test_swapcache(folio) && addr < end;
+			     addr += PAGE_SIZE)
 				found->shared |= page_swapcount(folio,
 						(addr - base) >> PAGE_SHIFT);
 		}
@@ -247,6 +276,25 @@ static void find_folio_in_table(struct vm_area_struct *vma, struct folio *folio,
 	}
 out:
 	pte_unmap_unlock(start_ptep, ptl);
+}
+
+/* Look at the PTEs of the range for a locked folio, page @idx of which is at @addr. */
+static void find_folio(struct rehome_range *range, struct folio *folio,
+		       unsigned long addr, long idx, struct folio_ptes *found)
+{
+	const long nr_before = (addr - range->start) >> PAGE_SHIFT;
+	const long nr_from = (range->end - addr) >> PAGE_SHIFT;
+	const long nr = folio_nr_pages(folio);
+	const unsigned long base = addr - (idx << PAGE_SHIFT);
+	const unsigned long end = addr + (min(nr - idx, nr_from) << PAGE_SHIFT);
+	unsigned long pos, next;
+
+	found->cut = idx > nr_before || nr - idx > nr_from;
+	pos = addr - (min(idx, nr_before) << PAGE_SHIFT);
+	for (; pos < end; pos = next) {
+		next = pmd_addr_end(pos, end);
+		find_folio_in_table(range->vma, folio, base, pos, next, found);
+	}
 }
 
 /* A locked folio, which has a page at @addr, cannot be split. */
@@ -292,86 +340,140 @@ static bool can_split_cut_folio(struct folio *folio)
  * a swap entry elsewhere can keep a page in the range from being ours alone.
  */
 static int check_cut_folio(struct rehome_range *range, struct folio *folio,
-			   unsigned long addr, const struct folio_ptes *found)
+			   unsigned long addr, const struct folio_ptes *found,
+			   enum rehome_step step)
 {
 	if (!folio_test_large(folio) || found->shared ||
 	    (folio_mapcount(folio) != found->mapped &&
 	     (!found->mapped || folio_maybe_mapped_shared(folio))))
 		return refuse(range, addr, found->cut ? NOT_REHOMED_CUT_SHARED :
 							NOT_REHOMED_SHARED_PAGE);
-	if (range->prepare)
+	if (range->split)
 		return split_cut_folio(range, folio, addr);
-	range->unprepared = true;
+	/* Nothing is split before all of the range has been looked at. */
+	if (step == STEP_REHOME)
+		return range->flags & REHOME_SPLIT ? STOP_CUT :
+		       refuse(range, addr, NOT_REHOMED_UNASKED);
+	range->cut = true;
 	return can_split_cut_folio(folio) ? 0 :
 	       refuse_to_split(range, folio, addr);
 }
 
-/*
- * May a folio be re-homed, if need be after a split? It is locked and
- * referenced, and the PTE at @addr holds its page number @idx, or did so when
- * we last looked.
- *
- * Returns 0 if so, -EFAULT if not, -EAGAIN to look at the PTE again, or -EINTR.
- */
-static int check_folio(struct rehome_range *range, struct folio *folio,
-		       unsigned long addr, long idx)
+/* Is a folio, which is locked, where @vma has it, with @index? */
+static bool folio_is_at(struct folio *folio, struct vm_area_struct *vma,
+			pgoff_t index)
 {
-	const long nr_before = (addr - range->start) >> PAGE_SHIFT;
-	const long nr_from = (range->end - addr) >> PAGE_SHIFT;
-	const long nr = folio_nr_pages(folio);
-	const unsigned long base = addr - (idx << PAGE_SHIFT);
-	const unsigned long end = addr + (min(nr - idx, nr_from) << PAGE_SHIFT);
-	struct folio_ptes found = { .cut = idx > nr_before || nr - idx > nr_from };
-	unsigned long pos, next;
+	return folio->index == index && folio_anon_vma(folio) == vma->anon_vma;
+}
 
-	pos = addr - (min(idx, nr_before) << PAGE_SHIFT);
-	for (; pos < end; pos = next) {
-		next = pmd_addr_end(pos, end);
-		find_folio_in_table(range->vma, folio, base, pos, next, &found);
-	}
-	if (!found.mapped && !found.swapped)
-		return -EAGAIN;
-	if (!found.cut && found.mapped + found.swapped == folio_nr_users(folio))
-		return 0;
-	return check_cut_folio(range, folio, addr, &found);
+/* Has a locked folio been re-homed, whose place to go back to is @index? */
+static bool is_rehomed(struct rehome_range *range, struct folio *folio,
+		       pgoff_t index)
+{
+	return folio_is_at(folio, range->from, index - vma_start_anon_pgoff(range->to) +
+			   vma_start_anon_pgoff(range->from));
+}
+
+/* Give a folio, which is locked, a new home. */
+static __always_inline void rehome_folio(struct folio *folio,
+					 struct vm_area_struct *to,
+					 struct anon_vma *anon_vma, pgoff_t index)
+{
+	VM_WARN_ON_ONCE_FOLIO(!folio_test_locked(folio), folio);
+	VM_WARN_ON_ONCE_FOLIO(!folio_test_anon(folio), folio);
+	VM_WARN_ON_ONCE_FOLIO(folio_test_ksm(folio), folio);
+	/* All of it is in the range. */
+	VM_WARN_ON_ONCE_FOLIO(index < vma_start_anon_pgoff(to) ||
+			      index + folio_nr_pages(folio) >
+			      vma_start_anon_pgoff(to) + vma_pages(to), folio);
+
+	/* folio_move_anon_rmap(), inline: this is the hot path. */
+	WRITE_ONCE(folio->mapping, (void *)anon_vma + FOLIO_MAPPING_ANON);
+	folio->index = index;
 }
 
 /*
- * Page @idx of a folio that has been checked is fine. How many PTEs are, from its
- * own on? The folio or the page table is locked.
+ * Re-home a locked folio that is ours alone, or undo it. @index is where its
+ * first page goes. One that has been re-homed already is not counted again, and
+ * one that has not been is not undone: it may not be fit.
  */
-static long nr_checked(struct rehome_range *range, struct folio *folio, long idx)
+static void step_folio(struct rehome_range *range, struct folio *folio,
+		       pgoff_t index, enum rehome_step step)
 {
-	/* Once something has to be prepared, this may be it: look at each PTE. */
-	if (range->unprepared || !folio_all_mapped(folio))
-		return 1;
-	/* The next PTEs hold the rest of it. */
-	return folio_nr_pages(folio) - idx;
+	if (step == STEP_UNDO ? !is_rehomed(range, folio, index) :
+				folio_is_at(folio, range->to, index))
+		return;
+	rehome_folio(folio, range->to, range->to->anon_vma, index);
+	range->count.folios++;
+	range->count.pages += folio_nr_pages(folio);
+}
+
+/*
+ * Take the step for a folio, if need be after a split. It is locked and
+ * referenced, and the PTE or PMD at @addr holds its page number @idx, or did so
+ * when we last looked.
+ *
+ * Returns 0, -EFAULT if it cannot be re-homed, -EAGAIN to look at the PTE again,
+ * -EINTR, or STOP_CUT.
+ */
+static int check_folio(struct rehome_range *range, struct folio *folio,
+		       unsigned long addr, long idx, enum rehome_step step)
+{
+	struct folio_ptes found = {};
+
+	find_folio(range, folio, addr, idx, &found);
+	if (!found.mapped && !found.swapped)
+		return -EAGAIN;
+	if (step != STEP_UNDO &&
+	    (found.cut || found.mapped + found.swapped != folio_nr_users(folio)))
+		return check_cut_folio(range, folio, addr, &found, step);
+	if (step != STEP_CHECK)
+		step_folio(range, folio,
+			   __linear_anon_page_index(range->to, addr) - idx, step);
+	return 0;
+}
+
+/* Wait for a folio. An undo cannot be interrupted. */
+static int lock_folio(struct folio *folio, enum rehome_step step)
+{
+	if (step != STEP_UNDO)
+		return folio_lock_killable(folio) ? -EINTR : 0;
+	folio_lock(folio);
+	return 0;
+}
+
+/* Remember a large folio that the step was taken for, or forget it. */
+static void set_done(struct rehome_range *range, struct folio *folio)
+{
+	if (range->done)
+		folio_put(range->done);
+	if (folio)
+		folio_get(folio);
+	range->done = folio;
 }
 
 /*
  * As check_folio(), for what the PTE at @addr held when its page table was
  * still locked: a page of @folio, or its swap entry. Sleeps.
  *
- * Returns the number of PTEs from @addr on that are fine, -EAGAIN to look at the
- * PTE again, -EFAULT, or -EINTR.
+ * Returns 1 to go on with the next PTE, or an error as check_folio() does.
  */
-static long check_folio_slow(struct rehome_range *range, struct folio *folio,
-			     unsigned long addr, pte_t pte)
+static int check_folio_slow(struct rehome_range *range, struct folio *folio,
+			    unsigned long addr, pte_t pte, enum rehome_step step)
 {
-	long idx, nr = 1;
-	int err;
+	int err = lock_folio(folio, step);
+	long idx;
 
-	if (folio_lock_killable(folio))
-		return -EINTR;
+	if (err)
+		return err;
 	idx = folio_pte_idx(folio, pte);
 	if (idx < 0) {
 		err = -EAGAIN;
 	} else if (folio_test_ksm(folio)) {
 		/* What has been swapped in again cannot be un-shared. */
-		range->unprepared = true;
-		err = !range->prepare && pte_present(pte) &&
-		      (range->vma->vm_flags & VM_MERGEABLE) ? 0 :
+		err = step == STEP_UNDO ||
+		      (range->flags & REHOME_UNSHARED && pte_present(pte) &&
+		       range->vma->vm_flags & VM_MERGEABLE) ? 0 :
 		      refuse(range, addr, NOT_REHOMED_KSM);
 	} else if (!folio_test_anon(folio)) {
 		/*
@@ -379,21 +481,20 @@ static long check_folio_slow(struct rehome_range *range, struct folio *folio,
 		 * They cannot map it: of a folio that is not anonymous yet,
 		 * do_swap_page() maps all pages or none. unuse_pte() expects
 		 * no large one.
+		 *
+		 * Only the lock lets us believe that it is not anonymous. One
+		 * that is migrated is in the swap cache before its mapping is
+		 * seen by others, see __folio_migrate_mapping().
 		 */
-		err = page_swapcount(folio, idx) == 1 ? 0 :
+		err = step == STEP_UNDO || page_swapcount(folio, idx) == 1 ? 0 :
 		      refuse(range, addr, NOT_REHOMED_SHARED_PAGE);
 	} else {
-		err = check_folio(range, folio, addr, idx);
-		if (!err && folio_test_large(folio)) {
-			if (range->checked)
-				folio_put(range->checked);
-			folio_get(folio);
-			range->checked = folio;
-			nr = nr_checked(range, folio, idx);
-		}
+		err = check_folio(range, folio, addr, idx, step);
+		if (!err && folio_test_large(folio))
+			set_done(range, folio);
 	}
 	folio_unlock(folio);
-	return err ?: nr;
+	return err ?: 1;
 }
 
 /*
@@ -416,179 +517,278 @@ static int check_swap_entry(pte_t pte, struct folio **foliop)
 	return -EFAULT;
 }
 
-/*
- * Look at the PTE at @ptep, and, if it maps a large folio that has been checked,
- * skip those behind it, before @end. Their page table is locked.
- *
- * Returns the number of PTEs that are fine, -EFAULT, or 0 if there is something
- * to wait for: @foliop is then the folio, referenced, or NULL for migration.
- */
-static __always_inline int check_pte(struct rehome_range *range, pte_t *ptep,
-				     pte_t *end, struct folio **foliop)
+/* As check_pte(), for a PTE that is neither none nor present. */
+static int check_entry(struct rehome_range *range, pte_t pte, unsigned long addr,
+		       struct folio **foliop, enum rehome_step step)
 {
-	pte_t pte = ptep_get(ptep);
-	struct folio *folio;
-	struct page *page;
+	const softleaf_t entry = softleaf_from_pte(pte);
 	int ret;
 
-	if (pte_none(pte))
-		return 1;
-	if (pte_present(pte)) {
-		if (pte_maps_zero_page(pte))
-			return 1;
-		page = pte_page(pte);
-		/* The folio cannot be split while it is mapped here. */
-		folio = page_folio(page);
-		if (!folio_test_large(folio)) {
-			if (small_is_ours(folio))
-				return 1;
-		} else if (folio == range->checked) {
-			return min_t(long, end - ptep,
-				     nr_checked(range, folio,
-						folio_page_idx(folio, page)));
-		}
-		folio_get(folio);
-		*foliop = folio;
-		return 0;
-	}
-
-	switch (rehome_kind(pte)) {
-	case REHOME_IGNORE:
-		return 1;
-	case REHOME_REFUSE:
-		return -EFAULT;
-	case REHOME_MIGRATION:
+	if (softleaf_is_migration(entry)) {
 		*foliop = NULL;
 		return 0;
-	case REHOME_SWAP:
-		break;
 	}
+	if (softleaf_is_device_private(entry) ||
+	    softleaf_is_device_exclusive(entry))
+		return step == STEP_UNDO ? 1 :
+		       refuse(range, addr, NOT_REHOMED_DEVICE);
+	/* fork() copies these two by the flags of the VMA, anon_vma or not. */
+	if (!softleaf_is_guard_marker(entry) && !softleaf_is_uffd_wp_marker(entry))
+		range->filled = true;
+	if (!softleaf_is_swap(entry))
+		return 1;
+
 	ret = check_swap_entry(pte, foliop);
-	if (ret || *foliop != range->checked)
-		return ret;
-	folio_put(*foliop);
-	return 1;
+	if (ret < 0)
+		return step == STEP_UNDO ? 1 :
+		       refuse(range, addr, NOT_REHOMED_SHARED_PAGE);
+	if (!ret && *foliop == range->done) {
+		folio_put(*foliop);
+		return 1;
+	}
+	return ret;
 }
 
 /*
- * Skip the PTEs in [@ptep, @end) that are none, or map a small page of which
- * one look tells that it is ours alone. Their page table is locked.
+ * Look at a PTE. If it maps a large folio that the step was taken for, skip those
+ * behind it that do, of the @nr_left in the page table, which is locked.
+ *
+ * Returns the number of PTEs that are done, -EFAULT, or 0 if there is something
+ * to wait for: @foliop is then the folio, referenced, or NULL for migration.
  */
-static pte_t *skip_exclusive_ptes(pte_t *ptep, pte_t *end)
-{
-	const unsigned long exclusive = BIT(PG_anon_exclusive);
-	const unsigned long mask = BIT(PG_head) | exclusive;
-	struct page *page;
-	pte_t pte;
-
-	for (; ptep < end; ptep++) {
-		pte = ptep_get(ptep);
-		if (pte_none(pte))
-			continue;
-		if (!pte_present(pte))
-			break;
-		if (pte_maps_zero_page(pte))
-			continue;
-		page = pte_page(pte);
-		/*
-		 * The bit is only ever set for a page with a single user. It is
-		 * no page of hugetlb, which PageAnonExclusive() would ask for.
-		 */
-		if ((READ_ONCE(page->flags.f) & mask) != exclusive || PageTail(page))
-			break;
-	}
-	return ptep;
-}
-
-/*
- * Skip the PTEs in [@ptep, @end) that map all of a large folio in a row, of which
- * one look tells that it is ours alone. Their page table is locked.
- */
-static pte_t *skip_large_folios(pte_t *ptep, pte_t *end)
+static int check_pte(struct rehome_range *range, pte_t pte, long nr_left,
+		     unsigned long addr, struct folio **foliop,
+		     enum rehome_step step)
 {
 	struct folio *folio;
-	bool ours;
-	long nr;
 
-	for (; ptep < end; ptep += nr) {
-		if (!pte_large_folio_start(ptep_get(ptep), &folio))
-			break;
-		nr = folio_large_nr_pages(folio);
-		if (ptep + nr > end || !folio_trylock(folio))
-			break;
-		ours = folio_large_mapcount(folio) == nr &&
-		       !folio_test_swapcache(folio) && ptes_in_a_row(ptep, nr);
-		folio_unlock(folio);
-		if (!ours)
-			break;
+	/* The large folio in front of it has been dealt with. */
+	if (pte_none(pte))
+		return 1;
+	if (!pte_present(pte))
+		return check_entry(range, pte, addr, foliop, step);
+	if (pte_maps_zero_page(pte)) {
+		range->zeropage = true;
+		return 1;
 	}
-	return ptep;
-}
 
-/* As check_folio(), for the PTEs of [addr, end) in one page table. */
-static int check_ptes(struct rehome_range *range, pmd_t *pmd, unsigned long addr,
-		      unsigned long end)
-{
-	struct mm_struct *mm = range->vma->vm_mm;
-	pte_t *start_ptep, *end_ptep, *ptep, pte;
-	struct folio *folio;
-	spinlock_t *ptl;
-	int ret = 0;
-	long nr;
-
-again:
-	start_ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
-	if (!start_ptep)
-		return -EAGAIN;
-	ptep = start_ptep;
-	end_ptep = start_ptep + ((end - addr) >> PAGE_SHIFT);
-	while (ptep < end_ptep) {
-		ptep = skip_exclusive_ptes(ptep, end_ptep);
-		ptep = skip_large_folios(ptep, end_ptep);
-		if (ptep == end_ptep)
-			break;
-		ret = check_pte(range, ptep, end_ptep, &folio);
-		if (ret <= 0)
-			break;
-		ptep += ret;
+	range->filled = true;
+	/* The folio cannot be split while it is mapped here. */
+	folio = page_folio(pte_page(pte));
+	if (folio == range->done) {
+		/* If something is cut, this may be it: look at each PTE. */
+		if (range->cut || !folio_all_mapped(folio))
+			return 1;
+		/* The next PTEs hold the rest of it. */
+		return min_t(long, nr_left, folio_nr_pages(folio) -
+			     folio_page_idx(folio, pte_page(pte)));
 	}
-	addr += (ptep - start_ptep) * PAGE_SIZE;
-	if (addr < end)
-		pte = ptep_get(ptep);
-	pte_unmap_unlock(start_ptep, ptl);
-	if (addr == end)
-		return 0;
-	/* Only entries that are not present are refused without a closer look. */
-	if (ret)
-		return refuse(range, addr, rehome_kind(pte) == REHOME_SWAP ?
-			      NOT_REHOMED_SHARED_PAGE : NOT_REHOMED_DEVICE);
-
-	if (!folio) {
-		migration_entry_wait(mm, pmd, addr);
-		goto again;
-	}
-	nr = check_folio_slow(range, folio, addr, pte);
-	folio_put(folio);
-	if (nr < 0)
-		return nr;
-	addr += nr * PAGE_SIZE;
-	if (addr < end)
-		goto again;
+	folio_get(folio);
+	*foliop = folio;
 	return 0;
 }
 
-/**
- * pmd_is_empty() - Is there nothing below a PMD of a write-locked VMA?
- * @mm: The mm.
- * @pmd: The PMD.
- *
- * It can look so for a moment, while it is being changed under its lock. With
- * the VMA write-locked, only the neighbour that it shares a page table with can
- * fill it again.
- *
- * Returns: true if there is nothing.
+/* Is a small folio, which is locked and mapped by a locked page table, ours alone? */
+static bool small_is_ours(struct folio *folio)
+{
+	return !folio_test_ksm(folio) && folio_nr_users(folio) == 1;
+}
+
+/*
+ * Take the step for small folios, from @ptep on, until @end or a PTE that is
+ * something else, or whose folio is locked or not ours alone. @addr is that of
+ * @ptep. The page table is locked. Returns the PTE from which to go on.
  */
-bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd)
+static __always_inline pte_t *
+step_small(struct rehome_range *range, pte_t *ptep, pte_t *end,
+	   unsigned long addr, enum rehome_step step)
+{
+	struct vm_area_struct *to = range->to;
+	struct anon_vma *anon_vma = to ? to->anon_vma : NULL;
+	pgoff_t index = to ? __linear_anon_page_index(to, addr) : 0;
+	unsigned long nr = 0, flags;
+	struct folio *folio;
+	struct page *page;
+	pte_t pte;
+
+	for (; ptep < end; ptep++, index++) {
+		pte = ptep_get(ptep);
+		if (pte_none(pte))
+			continue;
+		if (!pte_present(pte) || pte_maps_zero_page(pte))
+			break;
+		page = pte_page(pte);
+		flags = READ_ONCE(page->flags.f);
+		if (flags & BIT(PG_head) || PageTail(page))
+			break;
+		/*
+		 * PageAnonExclusive(), but it is no page of hugetlb. The bit is
+		 * only ever set for a page with a single user.
+		 */
+		flags &= BIT(PG_anon_exclusive);
+		if (step == STEP_CHECK && flags)
+			continue;
+		/* page_folio() would look for a head page once more. */
+		folio = (struct folio *)page;
+		if (!folio_trylock(folio))
+			break;
+		if (step == STEP_UNDO) {
+			if (is_rehomed(range, folio, index))
+				rehome_folio(folio, to, anon_vma, index);
+		} else if (!flags && !small_is_ours(folio)) {
+			folio_unlock(folio);
+			break;
+		} else if (step == STEP_REHOME) {
+			rehome_folio(folio, to, anon_vma, index);
+			nr++;
+		}
+		folio_unlock(folio);
+	}
+	range->count.folios += nr;
+	range->count.pages += nr;
+	return ptep;
+}
+
+/*
+ * The same for large folios that are mapped as a whole, in a row. A PTE that is
+ * none ends it, too.
+ */
+static __always_inline pte_t *
+step_large(struct rehome_range *range, pte_t *ptep, pte_t *end,
+	   unsigned long addr, enum rehome_step step)
+{
+	struct vm_area_struct *to = range->to;
+	pgoff_t index = to ? __linear_anon_page_index(to, addr) : 0;
+	struct folio *folio;
+	struct page *page;
+	bool fine;
+	pte_t pte;
+	long nr;
+
+	for (; ptep < end; ptep += nr, index += nr) {
+		pte = ptep_get(ptep);
+		if (!pte_present(pte) || pte_maps_zero_page(pte))
+			break;
+		page = pte_page(pte);
+		if (!PageHead(page))
+			break;
+		folio = (struct folio *)page;
+		nr = folio_large_nr_pages(folio);
+		if (ptep + nr > end || !folio_trylock(folio))
+			break;
+		fine = folio_large_mapcount(folio) == nr &&
+		       !folio_test_swapcache(folio) && ptes_in_a_row(ptep, nr);
+		if (fine && step == STEP_REHOME) {
+			rehome_folio(folio, to, to->anon_vma, index);
+			range->count.folios++;
+			range->count.pages += nr;
+		} else if (fine && step == STEP_UNDO) {
+			step_folio(range, folio, index, step);
+		}
+		folio_unlock(folio);
+		if (!fine)
+			break;
+	}
+	return ptep;
+}
+
+/*
+ * Take the step for the PTEs from range->addr on, in one page table, until @end.
+ * Returns as check_folio() does.
+ */
+static __always_inline int step_ptes(struct rehome_range *range, pmd_t *pmd,
+				     unsigned long end, enum rehome_step step)
+{
+	struct mm_struct *mm = range->vma->vm_mm;
+	unsigned long addr = range->addr;
+	pte_t *start_ptep, *end_ptep, *ptep, pte;
+	struct folio *folio;
+	spinlock_t *ptl;
+	int nr;
+
+	start_ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
+	if (!start_ptep)
+		return -EAGAIN;
+	end_ptep = start_ptep + ((end - addr) >> PAGE_SHIFT);
+	for (ptep = start_ptep;; ptep += nr, addr += nr * PAGE_SIZE) {
+		pte_t *from = ptep;
+
+		ptep = step_small(range, ptep, end_ptep, addr, step);
+		addr += (ptep - from) * PAGE_SIZE;
+		from = ptep;
+		ptep = step_large(range, ptep, end_ptep, addr, step);
+		addr += (ptep - from) * PAGE_SIZE;
+		if (ptep == end_ptep)
+			break;
+		pte = ptep_get(ptep);
+		nr = check_pte(range, pte, end_ptep - ptep, addr, &folio, step);
+		if (nr <= 0)
+			break;
+	}
+	pte_unmap_unlock(start_ptep, ptl);
+	range->addr = addr;
+	if (addr == end || nr < 0)
+		return addr == end ? 0 : nr;
+
+	if (!folio) {
+		migration_entry_wait(mm, pmd, addr);
+		return -EAGAIN;
+	}
+	nr = check_folio_slow(range, folio, addr, pte, step);
+	folio_put(folio);
+	if (nr < 0)
+		return nr;
+	range->addr += PAGE_SIZE;
+	return range->addr == end ? 0 : -EAGAIN;
+}
+
+/*
+ * Take the step for the folio that a PMD maps, whole. Its lock is held by the
+ * caller, and dropped. Returns as check_folio() does.
+ */
+static int step_leaf(struct rehome_range *range, pmd_t *pmd, unsigned long end,
+		     spinlock_t *ptl, enum rehome_step step)
+{
+	const unsigned long addr = range->addr;
+	struct folio *folio = NULL;
+	int err = 0;
+
+	if (pmd_is_migration_entry(*pmd)) {
+		spin_unlock(ptl);
+		pmd_migration_entry_wait(range->vma->vm_mm, pmd);
+		return -EAGAIN;
+	}
+	if (!pmd_present(*pmd)) {
+		if (step != STEP_UNDO)
+			err = refuse(range, addr, NOT_REHOMED_DEVICE);
+	} else if (is_huge_zero_pmd(*pmd)) {
+		range->zeropage = true;
+	} else {
+		range->filled = true;
+		folio = pmd_folio(*pmd);
+		folio_get(folio);
+	}
+	spin_unlock(ptl);
+	if (folio) {
+		err = lock_folio(folio, step);
+		if (!err) {
+			err = check_folio(range, folio, addr,
+					  (addr & ~PMD_MASK) >> PAGE_SHIFT, step);
+			folio_unlock(folio);
+		}
+		folio_put(folio);
+	}
+	if (!err)
+		range->addr = end;
+	return err;
+}
+
+/*
+ * Is there nothing below a PMD? It can look so for a moment, while it is being
+ * changed under its lock. With the VMA write-locked, only the neighbour that it
+ * shares a page table with can fill it again.
+ */
+static bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd)
 {
 	spinlock_t *ptl;
 	bool none;
@@ -601,183 +801,152 @@ bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd)
 	return none;
 }
 
-/**
- * rehome_lock_leaf() - Lock the folio that a PMD maps, whole.
- * @vma: The VMA, write-locked.
- * @pmd: The PMD.
- * @foliop: Set to the folio, locked and referenced, or NULL if it is the zero
- *	    one.
- *
- * Sleeps: waits for the folio and for migration. With the folio locked, nobody
- * can split, unmap or migrate the PMD.
- *
- * Returns: false if the PMD maps no folio, or no longer.
- */
-bool rehome_lock_leaf(struct vm_area_struct *vma, pmd_t *pmd,
-		      struct folio **foliop)
+/* Take the step for all below one PMD, until @end. Returns as check_folio() does. */
+static __always_inline int step_pmd(struct rehome_range *range, pmd_t *pmd,
+				    unsigned long end, enum rehome_step step)
 {
-	struct folio *folio;
 	spinlock_t *ptl;
-	bool same;
 
-	while ((ptl = pmd_trans_huge_lock(pmd, vma))) {
-		if (pmd_is_migration_entry(*pmd)) {
-			spin_unlock(ptl);
-			pmd_migration_entry_wait(vma->vm_mm, pmd);
-			continue;
-		}
-		if (is_huge_zero_pmd(*pmd)) {
-			spin_unlock(ptl);
-			*foliop = NULL;
-			return true;
-		}
-		folio = pmd_folio(*pmd);
-		folio_get(folio);
-		same = folio_trylock(folio);
-		spin_unlock(ptl);
-		if (!same) {
-			folio_lock(folio);
-			ptl = pmd_trans_huge_lock(pmd, vma);
-			same = ptl && pmd_present(*pmd) &&
-			       pmd_folio(*pmd) == folio;
-			if (ptl)
-				spin_unlock(ptl);
-		}
-		if (same) {
-			*foliop = folio;
-			return true;
-		}
-		folio_unlock(folio);
-		folio_put(folio);
-	}
-	return false;
-}
-
-/* As check_folio(), for [addr, end) below one PMD. */
-static int check_pmd(struct rehome_range *range, pmd_t *pmd, unsigned long addr,
-		     unsigned long end)
-{
-	struct mm_struct *mm = range->vma->vm_mm;
-	struct folio *folio;
-	spinlock_t *ptl;
-	int err = 0;
-
-	if (pmd_is_empty(mm, pmd))
+	if (pmd_is_empty(range->vma->vm_mm, pmd)) {
+		range->addr = end;
 		return 0;
+	}
 	ptl = pmd_trans_huge_lock(pmd, range->vma);
-	if (!ptl)
-		return check_ptes(range, pmd, addr, end);
-
-	if (pmd_is_migration_entry(*pmd)) {
-		spin_unlock(ptl);
-		pmd_migration_entry_wait(mm, pmd);
-		return -EAGAIN;
-	}
-	if (!pmd_present(*pmd)) {
-		spin_unlock(ptl);
-		return refuse(range, addr, NOT_REHOMED_DEVICE);
-	}
-	if (is_huge_zero_pmd(*pmd)) {
-		spin_unlock(ptl);
-		return 0;
-	}
-	folio = pmd_folio(*pmd);
-	/* As for a small page: the first page of a PMD mapping has the bit. */
-	if (end - addr == PMD_SIZE && PageAnonExclusive(&folio->page)) {
-		spin_unlock(ptl);
-		return 0;
-	}
-	folio_get(folio);
-	spin_unlock(ptl);
-
-	if (folio_lock_killable(folio)) {
-		folio_put(folio);
-		return -EINTR;
-	}
-	err = check_folio(range, folio, addr, (addr & ~PMD_MASK) >> PAGE_SHIFT);
-	folio_unlock(folio);
-	folio_put(folio);
-	return err;
+	if (ptl)
+		return step_leaf(range, pmd, end, ptl, step);
+	return step_ptes(range, pmd, end, step);
 }
 
-/* As check_folio(), for the whole range. */
-static int check_range(struct rehome_range *range)
+/* Take the step from range->addr to range->end. Returns as check_folio() does. */
+static __always_inline int walk_range(struct rehome_range *range,
+				      enum rehome_step step)
 {
-	unsigned long addr, next;
+	unsigned long next;
 	pmd_t *pmd;
-	int err = 0;
+	int err;
 
-	vma_start_write(range->vma);
-	for (addr = range->start; addr < range->end && !err; addr = next) {
-		pmd = mm_find_pmd(range->vma->vm_mm, addr);
+	while (range->addr < range->end) {
+		pmd = mm_find_pmd(range->vma->vm_mm, range->addr);
 		if (!pmd) {
-			next = pud_addr_end(addr, range->end);
+			range->addr = pud_addr_end(range->addr, range->end);
 			continue;
 		}
-		next = pmd_addr_end(addr, range->end);
+		next = pmd_addr_end(range->addr, range->end);
 		do {
 			cond_resched();
-			err = fatal_signal_pending(current) ? -EINTR :
-			      check_pmd(range, pmd, addr, next);
+			err = step != STEP_UNDO && fatal_signal_pending(current) ?
+			      -EINTR : step_pmd(range, pmd, next, step);
 		} while (err == -EAGAIN);
+		if (err)
+			break;
 	}
-	if (range->checked)
-		folio_put(range->checked);
-	return err;
+	set_done(range, NULL);
+	return range->addr < range->end ? err : 0;
+}
+
+/* One walk each, so that the loops know the step. */
+static noinline int check_range(struct rehome_range *range)
+{
+	return walk_range(range, STEP_CHECK);
+}
+
+static noinline int rehome_range(struct rehome_range *range)
+{
+	return walk_range(range, STEP_REHOME);
+}
+
+/* Have the folios of a range, up to where the walk has come, as they were. */
+static noinline void undo_range(struct rehome_range *range)
+{
+	/*
+	 * A large folio that begins before range->addr may not be mapped there
+	 * any longer: reclaim can drop a part of it that is MADV_FREE.
+	 */
+	if (range->count.folios != range->count.pages)
+		range->addr += PMD_SIZE;
+	range->end = min(range->addr, range->end);
+	range->addr = range->start;
+	swap(range->from, range->to);
+	walk_range(range, STEP_UNDO);
 }
 
 /**
  * rehome_check() - Can all the folios of a range be re-homed?
- * @vma: A VMA for which vma_can_rehome() holds.
+ * @vma: A VMA whose vma_rehome_reason() is REHOME_OK.
  * @start: Start of the range, in bytes, within @vma.
  * @end: End of the range, in bytes, exclusive, within @vma.
- * @refusal: Filled in with the reason for -EFAULT, if not NULL.
+ * @flags: REHOME_SPLIT to split large folios of which a part is elsewhere, or drop
+ *	   them from the swap cache if they are not mapped; waits for their
+ *	   writeback. Without it, nothing is changed. REHOME_UNSHARED if KSM pages
+ *	   will be un-shared before the folios are re-homed.
+ * @refusal: Filled in with the reason for -EFAULT.
  *
  * The mmap write lock must be held; @vma is write-locked here, and the answer
- * stands for as long as both are. Changes nothing. Sleeps: waits for locked
- * folios and for migration.
+ * stands for as long as both are. Sleeps: waits for locked folios and for
+ * migration.
  *
- * Returns: 0 if they can, REHOME_PREPARE if they can unless rehome_prepare()
- * fails, -EFAULT if some cannot, -EINTR if a fatal signal is pending.
+ * Returns: 0 if they can, REHOME_PREPARE if they can unless a split fails, -EFAULT
+ * if some cannot, -EINTR if a fatal signal is pending.
  */
 int rehome_check(struct vm_area_struct *vma, unsigned long start,
-		 unsigned long end, struct rehome_refusal *refusal)
+		 unsigned long end, unsigned int flags,
+		 struct rehome_refusal *refusal)
 {
 	struct rehome_range range = {
-		.vma = vma, .start = start, .end = end, .refusal = refusal,
+		.vma = vma, .start = start, .addr = start, .end = end,
+		.flags = flags, .split = flags & REHOME_SPLIT,
+		.refusal = refusal,
 	};
 
-	return check_range(&range) ?: range.unprepared ? REHOME_PREPARE : 0;
+	vma_start_write(vma);
+	return check_range(&range) ?: range.cut ? REHOME_PREPARE : 0;
 }
 
 /**
- * rehome_prepare() - Make sure that the folios of a range can be re-homed.
- * @vma: A VMA for which vma_can_rehome() holds.
- * @start: Start of the range, in bytes, within @vma.
- * @end: End of the range, in bytes, exclusive, within @vma.
- * @refusal: Filled in with the reason for -EFAULT, if not NULL.
+ * rehome_vma() - Re-home the folios of a VMA to its alias, all or none.
+ * @vma: A VMA whose vma_rehome_reason() is REHOME_OK.
+ * @alias: A VMA with the same addresses, which the rmap finds as well, and with the
+ *	   page offset and the anon_vma that @vma is to have. It must not be near,
+ *	   see alias_is_near() in mm/mremap_relocate.c.
+ * @flags: REHOME_SPLIT if large folios of which a part is elsewhere may be split.
+ * @count: Added to: what has been re-homed.
+ * @refusal: Filled in with the reason for -EFAULT.
  *
- * To be called where rehome_check() says so. Un-shares KSM pages, and splits
- * large folios of which a part is elsewhere, or drops them from the swap cache if
- * they are not mapped. Waits for their writeback. One that is pinned cannot be
- * split.
+ * The mmap write lock must be held; @vma is write-locked here. Sleeps: waits for
+ * locked folios and for migration.
  *
- * The mmap write lock must be held.
- *
- * Returns: 0 if they can be re-homed now, -EFAULT if some cannot, -EINTR if a
- * fatal signal is pending; if KSM pages have to be un-shared, also -ENOMEM, or
- * -ERESTARTSYS if any signal is pending.
+ * Returns: 0 if no folio leads to @vma any longer: anon_vma_adopt() has to follow.
+ * Else none leads to @alias: REHOME_EMPTY if @vma needs no anon_vma at all,
+ * -EFAULT if some folio cannot be re-homed, -EINTR if a fatal signal is pending.
  */
-int rehome_prepare(struct vm_area_struct *vma, unsigned long start,
-		   unsigned long end, struct rehome_refusal *refusal)
+int rehome_vma(struct vm_area_struct *vma, struct vm_area_struct *alias,
+	       unsigned int flags, struct rehome_count *count,
+	       struct rehome_refusal *refusal)
 {
 	struct rehome_range range = {
-		.vma = vma, .start = start, .end = end, .prepare = true,
+		.vma = vma, .from = vma, .to = alias, .flags = flags,
+		.start = vma->vm_start, .addr = vma->vm_start, .end = vma->vm_end,
 		.refusal = refusal,
 	};
-	vm_flags_t dummy = vma->vm_flags;
+	int err;
 
-	/* A KSM page is never ours alone. A plain move un-shares them too. */
-	return ksm_madvise(vma, start, end, MADV_UNMERGEABLE, &dummy) ?:
-	       check_range(&range);
+	vma_start_write(vma);
+	err = rehome_range(&range);
+	if (err == STOP_CUT) {
+		err = rehome_check(vma, range.addr, range.end, 0, refusal);
+		range.split = true;
+		if (err >= 0)
+			err = rehome_range(&range);
+	}
+	if (err) {
+		undo_range(&range);
+		return err;
+	}
+	/* fork() of a userfaultfd user is to find zero pages that it put there. */
+	if (!range.filled && !range.count.folios &&
+	    !(range.zeropage && userfaultfd_armed(vma)))
+		return REHOME_EMPTY;
+	count->folios += range.count.folios;
+	count->pages += range.count.pages;
+	return 0;
 }

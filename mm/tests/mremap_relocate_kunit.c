@@ -135,51 +135,6 @@ static struct folio *peek_folio(unsigned long addr)
 	return folio;
 }
 
-/* The order of the folio at @addr, or -1 if there is none. */
-static int order_at(unsigned long addr)
-{
-	struct folio *folio = peek_folio(addr);
-
-	return folio ? folio_order(folio) : -1;
-}
-
-static bool is_pmd_mapped(unsigned long addr)
-{
-	struct mm_struct *mm = current->mm;
-	pmd_t *pmd;
-	bool ret;
-
-	mmap_read_lock(mm);
-	pmd = mm_find_pmd(mm, addr);
-	ret = pmd && pmd_trans_huge(*pmd);
-	mmap_read_unlock(mm);
-	return ret;
-}
-
-/* How many slots of [addr, addr + len) are in use? */
-static unsigned long nr_slots(struct mm_struct *mm, unsigned long addr,
-			      unsigned long len)
-{
-	const unsigned long end = addr + len;
-	unsigned long nr = 0;
-	pte_t *ptep;
-	pmd_t *pmd;
-
-	for (; addr < end; addr += PAGE_SIZE) {
-		pmd = mm_find_pmd(mm, addr);
-		if (!pmd || pmd_none(*pmd))
-			continue;
-		ptep = pte_offset_map(pmd, addr);
-		if (!ptep) {
-			nr++;
-			continue;
-		}
-		nr += !pte_none(ptep_get(ptep));
-		pte_unmap(ptep);
-	}
-	return nr;
-}
-
 static struct state *get_state(struct kunit *test, unsigned long addr,
 			       unsigned long nr)
 {
@@ -214,75 +169,165 @@ static struct state *get_state(struct kunit *test, unsigned long addr,
 	return state;
 }
 
-/* What happens to the source when there is no way back any more. */
+/* What happens between the check and the re-homing. */
 typedef void (*late_fn)(struct vm_area_struct *vma, unsigned long addr);
 
 static late_fn late_action;
 
-/* What the last relocate_late() was told. */
+/* What the last relocation was told. */
 static struct rehome_refusal refusal;
 static struct rehome_count rehomed;
 
-static void move_after_late_action(struct pagetable_move_control *pmc,
-				   struct mremap_relocation *rel)
+static void expect_all_found(struct kunit *test, struct vm_area_struct *vma,
+			     struct vm_area_struct *by);
+
+/* Someone else who has a folio locked for a while. */
+static struct {
+	struct delayed_work work;
+	struct folio *folio;
+	void *mapping;
+	bool migrates;
+} holder;
+
+/* There are two VMAs for one range, before and after the folios change hands. */
+static int rehome_between_looks(struct vm_area_struct *vma,
+				struct vm_area_struct *alias, unsigned int flags,
+				struct rehome_count *count,
+				struct rehome_refusal *refusal)
 {
-	kunit_deactivate_static_stub(kunit_get_current_test(),
-				     mremap_relocate_move);
-	late_action(pmc->old, pmc->old_addr);
-	mremap_relocate_move(pmc, rel);
+	struct kunit *test = kunit_get_current_test();
+	int err;
+
+	kunit_deactivate_static_stub(test, rehome_vma);
+	expect_all_found(test, vma, vma);
+	if (late_action)
+		late_action(vma, vma->vm_start);
+	err = rehome_vma(vma, alias, flags, count, refusal);
+	/* Migration may not have ended before, now it has. */
+	flush_delayed_work(&holder.work);
+	expect_all_found(test, vma, err ? vma : alias);
+	kunit_activate_static_stub(test, rehome_vma, rehome_between_looks);
+	return err;
 }
 
-/*
- * Move a range as move_vma() does for MREMAP_RELOCATE_ANON. A VMA that is
- * mapped with MAP_NORESERVE has nothing to charge. @late, if not NULL, does
- * what reclaim or migration could do after rehome_check() has agreed.
- */
-static int relocate_late(struct kunit *test, unsigned long old_addr,
-			 unsigned long new_addr, unsigned long nr_pages,
-			 late_fn late)
+/* Relocate what is at @addr to there, which has moved by @distance. */
+static int rehome_now(unsigned long addr, unsigned long nr_pages,
+		      unsigned long distance, bool must)
 {
-	PAGETABLE_MOVE(pmc, NULL, NULL, old_addr, new_addr, PAGES(nr_pages));
-	const unsigned long rss = anon_rss();
-	const unsigned long len = PAGES(nr_pages);
-	struct mm_struct *mm = current->mm;
-	unsigned long nr;
-	int err = -EFAULT;
+	struct mremap_report report = {};
+	struct mremap_relocation rel = {
+		.mm = current->mm, .start = addr, .end = addr + PAGES(nr_pages),
+		.distance = distance, .asked = true, .must = must,
+		.report = &report,
+	};
+	int err = mremap_relocate(&rel);
 
-	refusal = (struct rehome_refusal) {};
-	rehomed = (struct rehome_count) {};
-	mmap_write_lock(mm);
-	pmc.old = vma_lookup(mm, old_addr);
-	if (!pmc.old || !vma_can_rehome(pmc.old))
-		goto out;
-	err = rehome_check(pmc.old, old_addr, old_addr + len, &refusal);
-	if (err == REHOME_PREPARE)
-		err = rehome_prepare(pmc.old, old_addr, old_addr + len,
-				     &refusal);
-	if (err)
-		goto out;
-	nr = nr_slots(mm, old_addr, len);
+	rehomed = report.rehomed;
+	return err;
+}
+
+/* The same, with a look at each folio before and after, and @late in between. */
+static int rehome_late(struct kunit *test, unsigned long addr,
+		       unsigned long nr_pages, unsigned long distance,
+		       late_fn late)
+{
+	int err;
+
 	late_action = late;
-	if (late)
-		kunit_activate_static_stub(test, mremap_relocate_move,
-					   move_after_late_action);
-	err = mremap_relocate(&pmc, len, &rehomed);
-	if (err)
-		goto out;
-	KUNIT_EXPECT_EQ(test, nr_slots(mm, old_addr, len), 0);
-	KUNIT_EXPECT_EQ(test, nr_slots(mm, new_addr, len), nr);
+	kunit_activate_static_stub(test, rehome_vma, rehome_between_looks);
+	err = rehome_now(addr, nr_pages, distance, true);
+	kunit_deactivate_static_stub(test, rehome_vma);
+	return err;
+}
 
-	vm_stat_account(mm, pmc.old->vm_flags, nr_pages);
-	err = do_munmap(mm, old_addr, len, NULL);
-	if (!err)
-		vma_merge_relocated(pmc.new, NULL);
-out:
+/* In place, as mremap() with MREMAP_MUST_RELOCATE_ANON. */
+static int in_place(struct kunit *test, unsigned long addr,
+		    unsigned long nr_pages)
+{
+	struct mm_struct *mm = current->mm;
+	const unsigned long rss = anon_rss();
+	int err;
+
+	mmap_write_lock(mm);
+	err = rehome_late(test, addr, nr_pages, 0, NULL);
 	mmap_write_unlock(mm);
 	KUNIT_EXPECT_EQ(test, anon_rss(), rss);
 	return err;
 }
 
-static int relocate(struct kunit *test, unsigned long old_addr,
-		    unsigned long new_addr, unsigned long nr_pages)
+/* Move a range as mremap() does without a flag. */
+static struct vm_area_struct *
+plain_move_locked(struct kunit *test, unsigned long old_addr,
+		  unsigned long new_addr, unsigned long nr, bool keep)
+{
+	PAGETABLE_MOVE(pmc, NULL, NULL, old_addr, new_addr, PAGES(nr));
+	struct mm_struct *mm = current->mm;
+	pgoff_t pgoff;
+
+	pmc.old = vma_lookup(mm, old_addr);
+	vma_start_write(pmc.old);
+	pgoff = linear_page_index(pmc.old, old_addr);
+	pmc.new = copy_vma(&pmc.old, new_addr, PAGES(nr), pgoff, pgoff,
+			   &pmc.need_rmap_locks, false);
+	if (!pmc.new)
+		return NULL;
+	KUNIT_EXPECT_EQ(test, move_page_tables(&pmc), PAGES(nr));
+	vm_stat_account(mm, pmc.old->vm_flags, nr);
+	if (!keep)
+		KUNIT_EXPECT_EQ(test, 0, do_munmap(mm, old_addr, PAGES(nr), NULL));
+	return pmc.new;
+}
+
+static void __plain_move(struct kunit *test, unsigned long old_addr,
+			 unsigned long new_addr, unsigned long nr, bool keep)
+{
+	struct vm_area_struct *vma;
+
+	mmap_write_lock(current->mm);
+	vma = plain_move_locked(test, old_addr, new_addr, nr, keep);
+	mmap_write_unlock(current->mm);
+	KUNIT_ASSERT_NOT_NULL(test, vma);
+}
+
+static void plain_move(struct kunit *test, unsigned long old_addr,
+		       unsigned long new_addr, unsigned long nr)
+{
+	__plain_move(test, old_addr, new_addr, nr, false);
+}
+
+/*
+ * Move a range as mremap() does with MREMAP_MUST_RELOCATE_ANON. @late, if not
+ * NULL, does what reclaim or migration could do after it has been checked.
+ */
+static int relocate_late(struct kunit *test, unsigned long old_addr,
+			 unsigned long new_addr, unsigned long nr_pages,
+			 late_fn late)
+{
+	const unsigned long old_end = old_addr + PAGES(nr_pages);
+	const unsigned long rss = anon_rss();
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	int err;
+
+	refusal = (struct rehome_refusal) {};
+	rehomed = (struct rehome_count) {};
+	mmap_write_lock(mm);
+	vma = vma_lookup(mm, old_addr);
+	err = rehome_check(vma, old_addr, old_end, 0, &refusal);
+	if (err == REHOME_PREPARE)
+		err = rehome_check(vma, old_addr, old_end, REHOME_SPLIT, &refusal);
+	if (!err && !plain_move_locked(test, old_addr, new_addr, nr_pages, false))
+		err = -ENOMEM;
+	if (!err)
+		err = rehome_late(test, new_addr, nr_pages, new_addr - old_addr,
+				  late);
+	mmap_write_unlock(mm);
+	KUNIT_EXPECT_EQ(test, anon_rss(), rss);
+	return err;
+}
+
+static int must_move(struct kunit *test, unsigned long old_addr,
+		     unsigned long new_addr, unsigned long nr_pages)
 {
 	return relocate_late(test, old_addr, new_addr, nr_pages, NULL);
 }
@@ -301,36 +346,6 @@ static void expect_refusal(struct kunit *test, enum rehome_reason reason,
 {
 	KUNIT_EXPECT_EQ(test, refusal.reason, reason);
 	KUNIT_EXPECT_EQ(test, refusal.addr, addr);
-}
-
-/* Move a range as mremap() does with MREMAP_DONTUNMAP, and no other flag. */
-static void plain_move_and_keep(struct kunit *test, unsigned long old_addr,
-				unsigned long new_addr, unsigned long nr)
-{
-	PAGETABLE_MOVE(pmc, NULL, NULL, old_addr, new_addr, PAGES(nr));
-	struct mm_struct *mm = current->mm;
-	pgoff_t pgoff;
-
-	mmap_write_lock(mm);
-	pmc.old = vma_lookup(mm, old_addr);
-	vma_start_write(pmc.old);
-	pgoff = linear_page_index(pmc.old, old_addr);
-	pmc.new = copy_vma(&pmc.old, new_addr, PAGES(nr), pgoff, pgoff,
-			   &pmc.need_rmap_locks, false);
-	if (pmc.new) {
-		KUNIT_EXPECT_EQ(test, move_page_tables(&pmc), PAGES(nr));
-		vm_stat_account(mm, pmc.old->vm_flags, nr);
-	}
-	mmap_write_unlock(mm);
-	KUNIT_ASSERT_NOT_NULL(test, pmc.new);
-}
-
-/* Move a range as mremap() does without a flag. */
-static void plain_move(struct kunit *test, unsigned long old_addr,
-		       unsigned long new_addr, unsigned long nr)
-{
-	plain_move_and_keep(test, old_addr, new_addr, nr);
-	KUNIT_EXPECT_EQ(test, 0, vm_munmap(old_addr, PAGES(nr)));
 }
 
 struct probe {
@@ -461,7 +476,6 @@ static void relocate_small(struct kunit *test)
 {
 	const unsigned long dst = ARENA + PMD_SIZE - PAGES(4);
 	struct anon_vma *old_anon_vma;
-	unsigned long pgtables;
 	u32 val;
 
 	map_pages(test, ARENA, 8);
@@ -470,9 +484,8 @@ static void relocate_small(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, val);
 	expect_home(test, ARENA, 8, 4);
 	old_anon_vma = anon_vma_at(ARENA);
-	pgtables = mm_pgtables_bytes(current->mm);
 
-	KUNIT_ASSERT_EQ(test, relocate(test, ARENA, dst, 8), 0);
+	KUNIT_ASSERT_EQ(test, must_move(test, ARENA, dst, 8), 0);
 	expect_rehomed(test, 4, 4);
 	expect_home(test, dst, 8, 4);
 	expect_pages(test, dst, 4, 1);
@@ -480,11 +493,10 @@ static void relocate_small(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
 	KUNIT_EXPECT_EQ(test, current->mm->total_vm, 8);
 
-	/* And back, where now the source's end has a page table of its own. */
-	KUNIT_ASSERT_EQ(test, relocate(test, dst, ARENA, 8), 0);
+	/* And back. */
+	KUNIT_ASSERT_EQ(test, must_move(test, dst, ARENA, 8), 0);
 	expect_home(test, ARENA, 8, 4);
 	expect_pages(test, ARENA, 4, 1);
-	KUNIT_EXPECT_EQ(test, mm_pgtables_bytes(current->mm), pgtables);
 }
 
 /* The other tests mean something only if a plain move leaves folios abroad. */
@@ -501,7 +513,7 @@ static void relocate_after_plain_move(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, state->pages[0].index, ARENA >> PAGE_SHIFT);
 	KUNIT_ASSERT_EQ(test, state->pgoff, ARENA >> PAGE_SHIFT);
 
-	KUNIT_ASSERT_EQ(test, relocate(test, mid, dst, 8), 0);
+	KUNIT_ASSERT_EQ(test, must_move(test, mid, dst, 8), 0);
 	expect_home(test, dst, 8, 8);
 	expect_pages(test, dst, 8, 1);
 }
@@ -522,12 +534,12 @@ static void relocate_there_and_back(struct kunit *test)
 	fill_pages(test, ARENA, 12, 1);
 	anon_vma = anon_vma_at(ARENA);
 
-	KUNIT_ASSERT_EQ(test, relocate(test, mid, dst, 4), 0);
+	KUNIT_ASSERT_EQ(test, must_move(test, mid, dst, 4), 0);
 	expect_home(test, dst, 4, 4);
 	expect_home(test, ARENA, 4, 4);
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 3);
 
-	KUNIT_ASSERT_EQ(test, relocate(test, dst, mid, 4), 0);
+	KUNIT_ASSERT_EQ(test, must_move(test, dst, mid, 4), 0);
 	expect_home(test, ARENA, 12, 12);
 	expect_pages(test, ARENA, 12, 1);
 	KUNIT_EXPECT_PTR_EQ(test, anon_vma_at(mid), anon_vma);
@@ -542,7 +554,7 @@ static void relocate_next_to_itself(struct kunit *test)
 	fill_pages(test, ARENA, 8, 1);
 
 	/* |AAAABBBB|  ->  |    BBBBAAAA| */
-	KUNIT_ASSERT_EQ(test, relocate(test, ARENA, ARENA + PAGES(8), 4), 0);
+	KUNIT_ASSERT_EQ(test, must_move(test, ARENA, ARENA + PAGES(8), 4), 0);
 	expect_home(test, ARENA + PAGES(4), 8, 8);
 	expect_pages(test, ARENA + PAGES(4), 4, 5);
 	expect_pages(test, ARENA + PAGES(8), 4, 1);
@@ -564,7 +576,7 @@ static void relocate_defragments(struct kunit *test)
 
 	for (i = 0; i < 4; i++)
 		KUNIT_ASSERT_EQ(test, 0,
-				relocate(test, ARENA + PAGES(32 + 8 * i),
+				must_move(test, ARENA + PAGES(32 + 8 * i),
 					 dst + PAGES(4 * i), 4));
 	expect_home(test, dst, 16, 16);
 	expect_pages(test, dst, 16, 1);
@@ -585,7 +597,7 @@ static const struct neighbours neighbours[] = {
 	{ "none", false, false, OWN },
 	{ "prev", true, false, PREV },
 	{ "next", false, true, NEXT },
-	{ "both", true, true, NEXT },
+	{ "both", true, true, PREV },
 };
 
 KUNIT_ARRAY_PARAM_DESC(neighbours, neighbours, name);
@@ -617,7 +629,7 @@ static void relocate_neighbours(struct kunit *test)
 	}
 	anon_vma = anon_vma_at(param->anon_vma == PREV ? prev : next);
 
-	KUNIT_ASSERT_EQ(test, relocate(test, ARENA, dst, 4), 0);
+	KUNIT_ASSERT_EQ(test, must_move(test, ARENA, dst, 4), 0);
 	expect_home(test, dst, 4, 4);
 	expect_pages(test, dst, 4, 1);
 	if (param->prev)
@@ -648,7 +660,7 @@ static void relocate_shared(struct kunit *test)
 	put_user(1, (u32 __user *)ARENA);
 	put_user(2, (u32 __user *)(ARENA + PAGES(1)));
 	before = get_state(test, ARENA, 8);
-	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, 8), -EFAULT);
+	KUNIT_EXPECT_EQ(test, must_move(test, ARENA, dst, 8), -EFAULT);
 	expect_refusal(test, NOT_REHOMED_SHARED_PAGE, ARENA + PAGES(2));
 	expect_rehomed(test, 0, 0);
 	after = get_state(test, ARENA, 8);
@@ -657,7 +669,7 @@ static void relocate_shared(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, before->pages[7].mapcount, 2);
 
 	/* Those that are the parent's alone may go. */
-	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, 2), 0);
+	KUNIT_EXPECT_EQ(test, must_move(test, ARENA, dst, 2), 0);
 	expect_home(test, dst, 2, 2);
 	expect_pages(test, dst, 2, 1);
 	child_exit(child);
@@ -672,7 +684,7 @@ static void relocate_child_gone(struct kunit *test)
 	fill_pages(test, ARENA, 8, 1);
 	child_exit(child_fork(test));
 
-	KUNIT_ASSERT_EQ(test, relocate(test, ARENA, dst, 8), 0);
+	KUNIT_ASSERT_EQ(test, must_move(test, ARENA, dst, 8), 0);
 	expect_home(test, dst, 8, 8);
 	expect_pages(test, dst, 8, 1);
 }
@@ -690,7 +702,7 @@ static void relocate_in_child(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, vm_munmap(ARENA, PAGES(8)), 0);
 
 	switch_mm_to(child);
-	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, 8), 0);
+	KUNIT_EXPECT_EQ(test, must_move(test, ARENA, dst, 8), 0);
 	expect_home(test, dst, 8, 8);
 	expect_pages(test, dst, 8, 1);
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
@@ -710,7 +722,7 @@ static void relocate_pinned(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 1,
 			pin_user_pages_fast(ARENA, 1, FOLL_WRITE, &page));
 
-	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, 8), 0);
+	KUNIT_EXPECT_EQ(test, must_move(test, ARENA, dst, 8), 0);
 	expect_home(test, dst, 8, 8);
 	expect_pages(test, dst, 8, 1);
 	state = get_state(test, dst, 8);
@@ -718,28 +730,21 @@ static void relocate_pinned(struct kunit *test)
 	unpin_user_page(page);
 }
 
-static void release_late(struct work_struct *work);
-
-/* Someone else who has a folio locked for a while. */
-static struct {
-	struct delayed_work work;
-	struct folio *folio;
-	bool migrates;
-} holder = {
-	.work = __DELAYED_WORK_INITIALIZER(holder.work, release_late, 0),
-};
-
 static void release_late(struct work_struct *work)
 {
 	if (holder.migrates)
 		remove_migration_ptes(holder.folio, holder.folio, 0);
+	if (holder.mapping)
+		WRITE_ONCE(holder.folio->mapping, holder.mapping);
 	folio_unlock(holder.folio);
 	folio_put(holder.folio);
 }
 
 static int relocate_test_init(struct kunit *test)
 {
+	INIT_DELAYED_WORK(&holder.work, release_late);
 	holder.folio = NULL;
+	holder.mapping = NULL;
 	return kunit_attach_mm();
 }
 
@@ -764,14 +769,6 @@ static void lock_late(struct vm_area_struct *vma, unsigned long addr)
 static void migrate_late(struct vm_area_struct *vma, unsigned long addr)
 {
 	hold_folio(vma, addr, true);
-}
-
-static void split_late(struct vm_area_struct *vma, unsigned long addr)
-{
-	holder.folio = folio_at(vma, addr, NULL);
-	if (holder.folio)
-		folio_put(holder.folio);
-	split_huge_pmd(vma, mm_find_pmd(vma->vm_mm, addr), addr);
 }
 
 /* As migrate_late() or lock_late(), before there is a relocation at all. */
@@ -818,59 +815,6 @@ static void relocate_waits(struct kunit *test)
 	expect_pages(test, dst, 8, 1);
 }
 
-/* A refusal between the check and the move leaves no page tables behind. */
-static void relocate_tables_freed(struct kunit *test)
-{
-	PAGETABLE_MOVE(pmc, NULL, NULL, ARENA, ARENA + 4 * PMD_SIZE - PAGES(4),
-		       PAGES(8));
-	struct mm_struct *mm = current->mm;
-	struct mremap_relocation rel;
-	unsigned long before, with, after;
-	int err;
-
-	map_pages(test, ARENA, 8);
-	fill_pages(test, ARENA, 8, 1);
-
-	mmap_write_lock(mm);
-	pmc.old = vma_lookup(mm, ARENA);
-	before = mm_pgtables_bytes(mm);
-	err = mremap_relocate_alloc(&pmc, &rel);
-	with = mm_pgtables_bytes(mm);
-	if (!err)
-		mremap_relocate_free(&pmc, &rel);
-	after = mm_pgtables_bytes(mm);
-	mmap_write_unlock(mm);
-
-	KUNIT_ASSERT_EQ(test, err, 0);
-	KUNIT_EXPECT_EQ(test, with, before + 2 * PAGE_SIZE);
-	KUNIT_EXPECT_EQ(test, after, before);
-	expect_home(test, ARENA, 8, 8);
-	expect_pages(test, ARENA, 8, 1);
-}
-
-static void fault_late(struct vm_area_struct *vma, unsigned long addr)
-{
-	/* All that a fault behind the VMA does to the page table it shares. */
-	WARN_ON_ONCE(pte_alloc(vma->vm_mm, mm_find_pmd(vma->vm_mm, vma->vm_end)));
-}
-
-/*
- * The end of the source has no page table, and gets none in the destination.
- * Then one comes into being, since the next VMA is not locked. It warns if that
- * is not expected.
- */
-static void relocate_neighbour_faults(struct kunit *test)
-{
-	const unsigned long old = ARENA + PMD_SIZE - PAGES(4);
-	const unsigned long new = ARENA + 4 * PMD_SIZE - PAGES(4);
-
-	map_pages(test, old, 8);
-	fill_pages(test, old, 4, 1);
-	KUNIT_ASSERT_EQ(test, 0, relocate_late(test, old, new, 8, fault_late));
-	expect_home(test, new, 8, 4);
-	expect_pages(test, new, 4, 1);
-}
-
 /*
  * Each folio of @vma is found, by the page offset of @by: @vma or its copy. In
  * a child the anon_vma by which @vma has it can be the parent's.
@@ -894,53 +838,6 @@ static void expect_all_found(struct kunit *test, struct vm_area_struct *vma,
 		expect_found(test, folio, vma->vm_start, vma->vm_end);
 		folio_put(folio);
 	}
-}
-
-/* There are two VMAs for one range, before and after the folios change hands. */
-static void rehome_between_looks(struct vm_area_struct *copy,
-				 struct rehome_count *rehomed)
-{
-	struct vm_area_struct *vma = vma_lookup(copy->vm_mm, copy->vm_start);
-	struct kunit *test = kunit_get_current_test();
-
-	kunit_deactivate_static_stub(test, mremap_rehome_to_copy);
-	KUNIT_EXPECT_PTR_NE(test, vma, copy);
-	expect_all_found(test, vma, vma);
-	if (late_action)
-		late_action(vma, vma->vm_start);
-	mremap_rehome_to_copy(copy, rehomed);
-	/* Migration may not have ended before, now it has. */
-	flush_delayed_work(&holder.work);
-	expect_all_found(test, vma, copy);
-	kunit_activate_static_stub(test, mremap_rehome_to_copy,
-				   rehome_between_looks);
-}
-
-/* As mremap() with MREMAP_MUST_RELOCATE_ANON, no new size and no new place. */
-static int in_place_late(struct kunit *test, unsigned long addr,
-			 unsigned long nr_pages, late_fn late)
-{
-	const unsigned long rss = anon_rss();
-	struct mremap_report report = {};
-	struct mm_struct *mm = current->mm;
-	int err;
-
-	late_action = late;
-	mmap_write_lock(mm);
-	kunit_activate_static_stub(test, mremap_rehome_to_copy,
-				   rehome_between_looks);
-	err = mremap_relocate_in_place(mm, addr, addr + PAGES(nr_pages), true,
-				       &report);
-	kunit_deactivate_static_stub(test, mremap_rehome_to_copy);
-	mmap_write_unlock(mm);
-	KUNIT_EXPECT_EQ(test, anon_rss(), rss);
-	return err;
-}
-
-static int in_place(struct kunit *test, unsigned long addr,
-		    unsigned long nr_pages)
-{
-	return in_place_late(test, addr, nr_pages, NULL);
 }
 
 /* Small folios, a hole and a zero page, which a plain move has left. */
@@ -1127,24 +1024,53 @@ static void in_place_in_child(struct kunit *test)
 	child_exit(child);
 }
 
-/* A folio that is locked or under migration is waited for. */
-static void in_place_waits(struct kunit *test)
+/*
+ * The last page is a child's as well. All before it have been re-homed by the time
+ * that is found, and go back.
+ */
+static void undo_small(struct kunit *test)
 {
-	const struct wait *param = test->param_value;
 	const unsigned long dst = ARENA + PAGES(64);
-	int err;
+	struct state *before, *after;
+	struct mm_struct *child;
+	int i;
 
 	map_pages(test, ARENA, 8);
 	fill_pages(test, ARENA, 8, 1);
 	plain_move(test, ARENA, dst, 8);
-	if (param->now)
-		hold_now(test, dst, param->now);
-	err = in_place_late(test, dst, 8, param->late);
-	flush_delayed_work(&holder.work);
-	KUNIT_ASSERT_EQ(test, err, 0);
-	KUNIT_EXPECT_NOT_NULL(test, holder.folio);
-	expect_home(test, dst, 8, 8);
+	child = child_fork(test);
+	for (i = 0; i < 7; i++)
+		put_user(i + 1, (u32 __user *)(dst + PAGES(i)));
+	before = get_state(test, dst, 8);
+
+	mmap_write_lock(current->mm);
+	KUNIT_EXPECT_EQ(test, 0, rehome_now(dst, 8, dst - ARENA, false));
+	mmap_write_unlock(current->mm);
+	expect_rehomed(test, 0, 0);
+	after = get_state(test, dst, 8);
+	KUNIT_EXPECT_MEMEQ(test, before, after, sizeof(*before));
 	expect_pages(test, dst, 8, 1);
+	child_exit(child);
+}
+
+/* Written to, but nothing of it is left: as if it never had been. */
+static void relocate_emptied(struct kunit *test)
+{
+	const unsigned long dst = ARENA + PAGES(64);
+	u32 val;
+
+	map_pages(test, ARENA, 8);
+	fill_pages(test, ARENA, 8, 1);
+	KUNIT_ASSERT_EQ(test, 0, do_madvise(current->mm, ARENA, PAGES(8),
+					    MADV_DONTNEED));
+	KUNIT_ASSERT_EQ(test, 0, get_user(val, (u32 __user *)ARENA));
+	KUNIT_EXPECT_EQ(test, val, 0);
+	KUNIT_EXPECT_EQ(test, must_move(test, ARENA, dst, 8), 0);
+	expect_rehomed(test, 0, 0);
+	KUNIT_EXPECT_NULL(test, anon_vma_at(dst));
+	expect_home(test, dst, 8, 0);
+	fill_pages(test, dst, 8, 1);
+	expect_home(test, dst, 8, 8);
 }
 
 /* What is not private anonymous memory is not looked at. */
@@ -1159,7 +1085,8 @@ static void relocate_which_vmas(struct kunit *test)
 				flags | MAP_SHARED, 0));
 
 	mmap_write_lock(mm);
-	KUNIT_EXPECT_TRUE(test, vma_can_rehome(vma_lookup(mm, ARENA)));
+	KUNIT_EXPECT_EQ(test, REHOME_OK,
+			vma_rehome_reason(vma_lookup(mm, ARENA)));
 	KUNIT_EXPECT_EQ(test, NOT_REHOMED_SHARED_MAPPING,
 			vma_rehome_reason(vma_lookup(mm, ARENA + PAGES(1))));
 	vm_flags_set(vma_lookup(mm, ARENA), VM_PFNMAP);
@@ -1181,8 +1108,8 @@ static struct kunit_case relocate_test_cases[] = {
 	KUNIT_CASE(relocate_in_child),
 	KUNIT_CASE(relocate_pinned),
 	KUNIT_CASE_PARAM(relocate_waits, waits_gen_params),
-	KUNIT_CASE(relocate_tables_freed),
-	KUNIT_CASE(relocate_neighbour_faults),
+	KUNIT_CASE(undo_small),
+	KUNIT_CASE(relocate_emptied),
 	KUNIT_CASE(relocate_which_vmas),
 	KUNIT_CASE(in_place_small),
 	KUNIT_CASE(in_place_joins),
@@ -1191,7 +1118,6 @@ static struct kunit_case relocate_test_cases[] = {
 	KUNIT_CASE(in_place_part),
 	KUNIT_CASE(in_place_shared),
 	KUNIT_CASE(in_place_in_child),
-	KUNIT_CASE_PARAM(in_place_waits, waits_gen_params),
 	{}
 };
 
@@ -1202,6 +1128,66 @@ static struct kunit_suite relocate_test_suite = {
 };
 
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
+/* The order of the folio at @addr, or -1 if there is none. */
+static int order_at(unsigned long addr)
+{
+	struct folio *folio = peek_folio(addr);
+
+	return folio ? folio_order(folio) : -1;
+}
+
+static bool is_pmd_mapped(unsigned long addr)
+{
+	struct mm_struct *mm = current->mm;
+	pmd_t *pmd;
+	bool ret;
+
+	mmap_read_lock(mm);
+	pmd = mm_find_pmd(mm, addr);
+	ret = pmd && pmd_trans_huge(*pmd);
+	mmap_read_unlock(mm);
+	return ret;
+}
+
+/* How many slots of [addr, addr + len) are in use? */
+static unsigned long nr_slots(struct mm_struct *mm, unsigned long addr,
+			      unsigned long len)
+{
+	const unsigned long end = addr + len;
+	unsigned long nr = 0;
+	pte_t *ptep;
+	pmd_t *pmd;
+
+	for (; addr < end; addr += PAGE_SIZE) {
+		pmd = mm_find_pmd(mm, addr);
+		if (!pmd || pmd_none(*pmd))
+			continue;
+		ptep = pte_offset_map(pmd, addr);
+		if (!ptep) {
+			nr++;
+			continue;
+		}
+		nr += !pte_none(ptep_get(ptep));
+		pte_unmap(ptep);
+	}
+	return nr;
+}
+
+/* The same, as with MREMAP_DONTUNMAP. */
+static void plain_move_and_keep(struct kunit *test, unsigned long old_addr,
+				unsigned long new_addr, unsigned long nr)
+{
+	__plain_move(test, old_addr, new_addr, nr, true);
+}
+
+static void split_late(struct vm_area_struct *vma, unsigned long addr)
+{
+	holder.folio = folio_at(vma, addr, NULL);
+	if (holder.folio)
+		folio_put(holder.folio);
+	split_huge_pmd(vma, mm_find_pmd(vma->vm_mm, addr), addr);
+}
+
 /* The settings in /sys/kernel/mm/transparent_hugepage, to be put back. */
 static unsigned long orders_always, orders_madvise, orders_inherit;
 
@@ -1290,7 +1276,7 @@ static void relocate_large(struct kunit *test)
 	/* A fault makes them aligned, an earlier relocation need not. */
 	if (param->src) {
 		KUNIT_ASSERT_EQ(test, 0,
-				relocate(test, addr, src - PAGES(LARGE_NR), nr));
+				must_move(test, addr, src - PAGES(LARGE_NR), nr));
 		addr = src - PAGES(LARGE_NR);
 	}
 	addr += PAGES(LARGE_NR);
@@ -1306,7 +1292,7 @@ static void relocate_large(struct kunit *test)
 
 	addr -= PAGES(LARGE_NR);
 	KUNIT_ASSERT_EQ(test, 0,
-			relocate(test, addr, dst - PAGES(LARGE_NR), nr));
+			must_move(test, addr, dst - PAGES(LARGE_NR), nr));
 	expect_rehomed(test, 3, nr);
 	expect_home(test, dst - PAGES(LARGE_NR), nr, nr - nr_holes);
 	for (i = 0; i < LARGE_NR; i++) {
@@ -1316,78 +1302,6 @@ static void relocate_large(struct kunit *test)
 		expect_pages(test, dst + PAGES(i), 1, 1 + LARGE_NR + i);
 	}
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
-}
-
-/* How far the destination is from where a PMD moves to all of another, in pages. */
-static const struct large_run {
-	const char *name;
-	long shift;
-} large_runs[] = {
-	{ "aligned", 0 },
-	{ "unaligned", 200 },
-	{ "unaligned by less than a folio", -3 },
-};
-
-KUNIT_ARRAY_PARAM_DESC(large_runs, large_runs, name);
-
-/*
- * Folios that lie across page tables. All of such a folio moves under one hold of
- * its lock, so its second half needs a page table before its turn: lock_ptes()
- * warns if it is not there.
- */
-static void relocate_large_run(struct kunit *test)
-{
-	const struct large_run *param = test->param_value;
-	const unsigned long src = ARENA + 8 * PMD_SIZE + PAGES(5);
-	const unsigned long dst = ARENA + 16 * PMD_SIZE + PAGES(5 + param->shift);
-	const unsigned long nr = 5 * HPAGE_PMD_NR;
-	unsigned long pgtables;
-
-	map_folios(test, ARENA, nr, LARGE_ORDER, 1);
-	KUNIT_ASSERT_EQ(test, relocate(test, ARENA, src, nr), 0);
-	pgtables = mm_pgtables_bytes(current->mm);
-	KUNIT_ASSERT_EQ(test, relocate(test, src, dst, nr), 0);
-
-	expect_rehomed(test, nr / LARGE_NR, nr);
-	expect_home(test, dst, nr, nr);
-	expect_pages(test, dst, nr, 1);
-	KUNIT_EXPECT_EQ(test, order_at(dst + nr * PAGE_SIZE - PAGES(8)),
-			LARGE_ORDER);
-	KUNIT_EXPECT_EQ(test, mm_pgtables_bytes(current->mm), pgtables);
-	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
-}
-
-static void fault_before_late(struct vm_area_struct *vma, unsigned long addr)
-{
-	/* All that a fault ahead of the VMA does to the page table it shares. */
-	WARN_ON_ONCE(pte_alloc(vma->vm_mm, mm_find_pmd(vma->vm_mm, addr)));
-}
-
-/*
- * As above, but all that the first page table held is gone, also of the folio
- * that lies across its end, and the page table itself. When a neighbour makes
- * one for itself, that must not take a spare page table from the move.
- */
-static void relocate_large_beside_fault(struct kunit *test)
-{
-	const unsigned long src = ARENA + 4 * PMD_SIZE + PAGES(5);
-	const unsigned long dst = ARENA + 8 * PMD_SIZE + PAGES(5);
-	const unsigned long nr = 3 * HPAGE_PMD_NR;
-	const unsigned long nr_gone = HPAGE_PMD_NR - 5;
-
-	map_folios(test, ARENA, nr, LARGE_ORDER, 1);
-	KUNIT_ASSERT_EQ(test, relocate(test, ARENA, src, nr), 0);
-	KUNIT_ASSERT_EQ(test, vm_munmap(src, PAGES(nr_gone)), 0);
-	map_pages(test, src, nr_gone);
-	KUNIT_ASSERT_EQ(test, 0, do_madvise(current->mm, src, PAGES(nr_gone),
-					    MADV_HUGEPAGE));
-	KUNIT_ASSERT_EQ(test, current->mm->map_count, 1);
-	KUNIT_ASSERT_TRUE(test, pmd_none(*mm_find_pmd(current->mm, src)));
-
-	KUNIT_ASSERT_EQ(test, 0, relocate_late(test, src, dst, nr,
-					       fault_before_late));
-	expect_home(test, dst, nr, nr - nr_gone);
-	expect_pages(test, dst + PAGES(nr_gone), nr - nr_gone, 1 + nr_gone);
 }
 
 /* Only folios that the ends of the range cut through are split. */
@@ -1402,7 +1316,7 @@ static void relocate_cut_large(struct kunit *test)
 	whole = peek_folio(ARENA + PAGES(LARGE_NR));
 
 	KUNIT_ASSERT_EQ(test, 0,
-			relocate(test, ARENA + PAGES(LARGE_NR / 2), dst, nr));
+			must_move(test, ARENA + PAGES(LARGE_NR / 2), dst, nr));
 	expect_home(test, dst, nr, nr);
 	expect_pages(test, dst, nr, 1 + LARGE_NR / 2);
 	expect_folio(test, dst + PAGES(LARGE_NR / 2), whole, LARGE_ORDER);
@@ -1425,13 +1339,13 @@ static void relocate_torn_large(struct kunit *test)
 	map_folios(test, ARENA, LARGE_NR, LARGE_ORDER, 1);
 	plain_move(test, ARENA + PAGES(half), away, half);
 
-	KUNIT_ASSERT_EQ(test, relocate(test, ARENA, dst, half), 0);
+	KUNIT_ASSERT_EQ(test, must_move(test, ARENA, dst, half), 0);
 	expect_home(test, dst, half, half);
 	expect_pages(test, dst, half, 1);
 	expect_pages(test, away, half, 1 + half);
 
 	/* And together again. */
-	KUNIT_ASSERT_EQ(test, 0, relocate(test, away, dst + PAGES(half), half));
+	KUNIT_ASSERT_EQ(test, 0, must_move(test, away, dst + PAGES(half), half));
 	expect_home(test, dst, LARGE_NR, LARGE_NR);
 	expect_pages(test, dst, LARGE_NR, 1);
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
@@ -1478,7 +1392,7 @@ static void relocate_torn_page(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, folio_mapcount(folio), LARGE_NR);
 
 		err = i & 1 ? in_place(test, src, LARGE_NR) :
-			      relocate(test, src, dst, LARGE_NR);
+			      must_move(test, src, dst, LARGE_NR);
 		KUNIT_EXPECT_EQ(test, err, 0);
 		addr = i & 1 ? src : dst;
 		expect_home(test, addr, LARGE_NR, LARGE_NR);
@@ -1514,7 +1428,7 @@ static void relocate_torn_beside_shared(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, do_madvise(child, away, PAGES(half),
 					    MADV_DONTNEED));
 	switch_mm_to(parent);
-	KUNIT_EXPECT_EQ(test, -EFAULT, relocate(test, ARENA, ARENA + 4 * PMD_SIZE,
+	KUNIT_EXPECT_EQ(test, -EFAULT, must_move(test, ARENA, ARENA + 4 * PMD_SIZE,
 						LARGE_NR));
 	KUNIT_EXPECT_EQ(test, order_at(ARENA), LARGE_ORDER);
 	child_exit(child);
@@ -1534,13 +1448,13 @@ static void relocate_pinned_large(struct kunit *test)
 			pin_user_pages_fast(ARENA, 1, FOLL_WRITE, &page));
 
 	before = get_state(test, ARENA, LARGE_NR);
-	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, LARGE_NR - 1), -EFAULT);
+	KUNIT_EXPECT_EQ(test, must_move(test, ARENA, dst, LARGE_NR - 1), -EFAULT);
 	expect_refusal(test, NOT_REHOMED_CUT_PINNED, ARENA);
 	after = get_state(test, ARENA, LARGE_NR);
 	KUNIT_EXPECT_MEMEQ(test, before, after, sizeof(*before));
 
 	/* There is no need to, where it moves as a whole. */
-	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst + PAGES(1), LARGE_NR), 0);
+	KUNIT_EXPECT_EQ(test, must_move(test, ARENA, dst + PAGES(1), LARGE_NR), 0);
 	expect_home(test, dst + PAGES(1), LARGE_NR, LARGE_NR);
 	expect_folio(test, dst + PAGES(1), folio, LARGE_ORDER);
 	unpin_user_page(page);
@@ -1559,16 +1473,16 @@ static void relocate_shared_large(struct kunit *test)
 	child = child_fork(test);
 
 	before = get_state(test, ARENA, LARGE_NR);
-	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, LARGE_NR), -EFAULT);
+	KUNIT_EXPECT_EQ(test, must_move(test, ARENA, dst, LARGE_NR), -EFAULT);
 	expect_refusal(test, NOT_REHOMED_SHARED_PAGE, ARENA);
-	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, LARGE_NR / 2), -EFAULT);
+	KUNIT_EXPECT_EQ(test, must_move(test, ARENA, dst, LARGE_NR / 2), -EFAULT);
 	expect_refusal(test, NOT_REHOMED_CUT_SHARED, ARENA);
 	after = get_state(test, ARENA, LARGE_NR);
 	KUNIT_EXPECT_MEMEQ(test, before, after, sizeof(*before));
 	expect_folio(test, ARENA, folio, LARGE_ORDER);
 
 	child_exit(child);
-	KUNIT_EXPECT_EQ(test, relocate(test, ARENA, dst, LARGE_NR), 0);
+	KUNIT_EXPECT_EQ(test, must_move(test, ARENA, dst, LARGE_NR), 0);
 	expect_home(test, dst, LARGE_NR, LARGE_NR);
 	expect_folio(test, dst, folio, LARGE_ORDER);
 }
@@ -1706,9 +1620,8 @@ static void relocate_huge(struct kunit *test)
 {
 	const unsigned long dst = ARENA + 4 * PMD_SIZE;
 	const struct huge *param = test->param_value;
-	struct mm_struct *mm = current->mm;
-	unsigned long pgtables, addr;
 	struct folio *folio;
+	unsigned long addr;
 	int err;
 
 	if (!thp_migration_supported() &&
@@ -1717,7 +1630,6 @@ static void relocate_huge(struct kunit *test)
 	map_folios(test, ARENA, HPAGE_PMD_NR, HPAGE_PMD_ORDER, 1);
 	KUNIT_ASSERT_TRUE(test, is_pmd_mapped(ARENA));
 	folio = peek_folio(ARENA);
-	pgtables = mm_pgtables_bytes(mm);
 
 	addr = dst + PAGES(param->dst);
 	if (param->now)
@@ -1733,250 +1645,6 @@ static void relocate_huge(struct kunit *test)
 	expect_pages(test, addr, HPAGE_PMD_NR, 1);
 	expect_folio(test, addr, folio, HPAGE_PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, is_pmd_mapped(addr), param->pmd);
-	/* A page table waits behind a PMD leaf, or two are in its place. */
-	KUNIT_EXPECT_EQ(test, mm_pgtables_bytes(mm),
-			pgtables + (param->dst ? PAGE_SIZE : 0));
-}
-
-/* What is below a PMD of the source. */
-enum below_pmd {
-	BELOW_NOTHING,
-	BELOW_TABLE,
-	BELOW_LEAF,
-	BELOW_LEAF_THAT_GOES,		/* Before the move. */
-	NR_BELOW,
-};
-
-#define REUSE_PMDS	5
-#define REUSE_DST	(ARENA + 8 * PMD_SIZE + PAGES(100))
-
-static void map_below(struct kunit *test, const enum below_pmd *below, int nr_pmds)
-{
-	const unsigned long nr = nr_pmds * HPAGE_PMD_NR;
-	unsigned long addr;
-	u32 val;
-	int i;
-
-	WRITE_ONCE(huge_anon_orders_always, 0);
-	WRITE_ONCE(huge_anon_orders_inherit, 0);
-	map_pages(test, ARENA, nr);
-	KUNIT_ASSERT_EQ(test, 0, do_madvise(current->mm, ARENA, PAGES(nr),
-					    MADV_HUGEPAGE));
-	for (i = 0; i < nr_pmds; i++) {
-		addr = ARENA + i * PMD_SIZE;
-		if (below[i] == BELOW_NOTHING)
-			continue;
-		if (below[i] == BELOW_TABLE) {
-			WRITE_ONCE(huge_anon_orders_madvise, 0);
-			fill_pages(test, addr, 1, i);
-			fill_pages(test, addr + PMD_SIZE - PAGES(2), 1, ~i);
-			continue;
-		}
-		/* The huge zero page. */
-		WRITE_ONCE(huge_anon_orders_madvise, BIT(HPAGE_PMD_ORDER));
-		KUNIT_ASSERT_EQ(test, 0, get_user(val, (u32 __user *)addr));
-		KUNIT_ASSERT_EQ(test, val, 0);
-		if (!is_pmd_mapped(addr))
-			kunit_skip(test, "no huge zero page");
-	}
-}
-
-static int relocate_below(struct kunit *test, const enum below_pmd *below,
-			  unsigned long len)
-{
-	PAGETABLE_MOVE(pmc, NULL, NULL, ARENA, REUSE_DST, len);
-	struct mm_struct *mm = current->mm;
-	struct mremap_relocation rel;
-	int i, err;
-
-	mmap_write_lock(mm);
-	pmc.old = vma_lookup(mm, ARENA);
-	err = rehome_check(pmc.old, ARENA, ARENA + len, &refusal) ?:
-	      mremap_relocate_alloc(&pmc, &rel);
-	if (err)
-		goto out;
-	/* As reclaim can do to a leaf after MADV_FREE, on 6.12. */
-	for (i = 0; i < REUSE_PMDS; i++) {
-		if (below[i] == BELOW_LEAF_THAT_GOES)
-			zap_vma_range(pmc.old, ARENA + i * PMD_SIZE, PMD_SIZE);
-	}
-	pmc.new = copy_vma_relocated(pmc.old, REUSE_DST, len);
-	if (!pmc.new) {
-		mremap_relocate_free(&pmc, &rel);
-		err = -ENOMEM;
-		goto out;
-	}
-	mremap_relocate_move(&pmc, &rel);
-	vm_stat_account(mm, pmc.old->vm_flags, len >> PAGE_SHIFT);
-	err = do_munmap(mm, ARENA, len, NULL);
-out:
-	mmap_write_unlock(mm);
-	return err;
-}
-
-/*
- * Where no PMD moves to all of another, the destination gets page tables that
- * the source no longer needs. There must be one whenever it needs one, whatever
- * the source has, and has no longer: mremap_relocate_use_spare() warns if not.
- */
-static void relocate_tables_reused(struct kunit *test)
-{
-	const unsigned long len = REUSE_PMDS * PMD_SIZE;
-	enum below_pmd below[REUSE_PMDS];
-	int i, rest, pattern, nr = 1;
-	unsigned long addr, cut;
-
-	for (i = 0; i < REUSE_PMDS; i++)
-		nr *= NR_BELOW;
-	for (pattern = 0; pattern < nr; pattern++) {
-		bool any = false;
-
-		for (i = 0, rest = pattern; i < REUSE_PMDS; i++) {
-			below[i] = rest % NR_BELOW;
-			rest /= NR_BELOW;
-			any |= below[i] == BELOW_TABLE;
-		}
-		/* An anon_vma is needed. */
-		if (!any)
-			continue;
-		/* With the whole of the last PMD, or not. */
-		for (cut = 0; cut <= PAGE_SIZE; cut += PAGE_SIZE) {
-			map_below(test, below, REUSE_PMDS);
-			KUNIT_ASSERT_EQ(test, 0,
-					relocate_below(test, below, len - cut));
-			for (i = 0; i < REUSE_PMDS; i++) {
-				if (below[i] != BELOW_TABLE)
-					continue;
-				addr = REUSE_DST + i * PMD_SIZE;
-				expect_pages(test, addr, 1, i);
-				expect_pages(test, addr + PMD_SIZE - PAGES(2), 1,
-					     ~i);
-			}
-			vm_munmap(ARENA, len);
-			vm_munmap(REUSE_DST, len);
-			KUNIT_ASSERT_EQ(test, current->mm->map_count, 0);
-		}
-	}
-}
-
-#define FEW_PMDS	8
-
-static const struct few_tables {
-	const char *name;
-	enum below_pmd below[FEW_PMDS];
-	long cut_start, cut_end;	/* Pages that stay where they are. */
-	long tables;			/* New ones for the destination. */
-} few_tables[] = {
-	/* The first three, and the last, which a neighbour could share. */
-	{ "page tables", { [0 ... 7] = BELOW_TABLE }, 0, 0, 4 },
-	/* The first and the last page table of the source are not all ours. */
-	{ "cut", { [0 ... 7] = BELOW_TABLE }, 1, 1, 6 },
-	{ "apart", { [0] = BELOW_TABLE, [2] = BELOW_TABLE, [4] = BELOW_TABLE,
-		     [6] = BELOW_TABLE }, 0, 0, 6 },
-	{ "leaves", { [0 ... 6] = BELOW_LEAF, [7] = BELOW_TABLE }, 0, 0, 9 },
-};
-
-KUNIT_ARRAY_PARAM_DESC(few_tables, few_tables, name);
-
-/* How many page tables does a relocation take? None is left. */
-static long nr_tables_taken(struct kunit *test, unsigned long src,
-			    unsigned long dst, unsigned long len)
-{
-	PAGETABLE_MOVE(pmc, NULL, NULL, src, dst, len);
-	struct mm_struct *mm = current->mm;
-	struct mremap_relocation rel;
-	unsigned long before, with;
-	int err;
-
-	mmap_write_lock(mm);
-	pmc.old = vma_lookup(mm, src);
-	vma_start_write(pmc.old);
-	before = mm_pgtables_bytes(mm);
-	err = mremap_relocate_alloc(&pmc, &rel);
-	with = mm_pgtables_bytes(mm);
-	if (!err)
-		mremap_relocate_free(&pmc, &rel);
-	mmap_write_unlock(mm);
-	KUNIT_EXPECT_EQ(test, mm_pgtables_bytes(mm), before);
-	return err ?: (with - before) / PAGE_SIZE;
-}
-
-/* The number does not grow with the range. */
-static void relocate_few_tables(struct kunit *test)
-{
-	const struct few_tables *param = test->param_value;
-	const unsigned long cut = PAGES(param->cut_start + param->cut_end);
-	const unsigned long src = ARENA + PAGES(param->cut_start);
-
-	map_below(test, param->below, FEW_PMDS);
-	KUNIT_EXPECT_EQ(test, param->tables,
-			nr_tables_taken(test, src,
-					src + 16 * PMD_SIZE + PAGES(100),
-					FEW_PMDS * PMD_SIZE - cut));
-}
-
-/* What mremap_relocate_alloc() has set aside for a PMD leaf is given back. */
-static void relocate_huge_tables_freed(struct kunit *test)
-{
-	PAGETABLE_MOVE(pmc, NULL, NULL, ARENA, ARENA + 4 * PMD_SIZE,
-		       PMD_SIZE);
-	const unsigned long dst = pmc.new_addr;
-	struct mm_struct *mm = current->mm;
-	struct mremap_relocation rel;
-	unsigned long before, after;
-	bool none;
-	int err;
-
-	map_folios(test, ARENA, HPAGE_PMD_NR, HPAGE_PMD_ORDER, 1);
-	mmap_write_lock(mm);
-	pmc.old = vma_lookup(mm, ARENA);
-	before = mm_pgtables_bytes(mm);
-	err = mremap_relocate_alloc(&pmc, &rel);
-	none = !mm_find_pmd(mm, dst) || pmd_none(*mm_find_pmd(mm, dst));
-	if (!err)
-		mremap_relocate_free(&pmc, &rel);
-	after = mm_pgtables_bytes(mm);
-	mmap_write_unlock(mm);
-
-	KUNIT_ASSERT_EQ(test, err, 0);
-	KUNIT_EXPECT_TRUE(test, none);
-	KUNIT_EXPECT_EQ(test, after, before);
-	KUNIT_EXPECT_TRUE(test, is_pmd_mapped(ARENA));
-}
-
-/*
- * A large folio with others around it, where an earlier move has left it, in
- * whatever page tables it is.
- */
-static void in_place_large(struct kunit *test)
-{
-	const struct large *param = test->param_value;
-	const unsigned long nr_holes = hweight_long(param->holes);
-	const unsigned long nr = 3 * LARGE_NR;
-	const unsigned long dst = ARENA + 8 * PMD_SIZE + PAGES(param->dst);
-	const unsigned long addr = dst + PAGES(LARGE_NR);
-	struct folio *folio = NULL;
-	unsigned long i;
-
-	map_folios(test, ARENA, nr, LARGE_ORDER, 1);
-	plain_move(test, ARENA, dst, nr);
-	for (i = 0; i < LARGE_NR; i++) {
-		if (param->holes & BIT(i))
-			KUNIT_ASSERT_EQ(test, 0,
-					do_madvise(current->mm, addr + PAGES(i),
-						   PAGE_SIZE, MADV_DONTNEED));
-		else
-			folio = peek_folio(addr + PAGES(i));
-	}
-
-	KUNIT_ASSERT_EQ(test, 0, in_place(test, dst, nr));
-	expect_home(test, dst, nr, nr - nr_holes);
-	for (i = 0; i < LARGE_NR; i++) {
-		if (param->holes & BIT(i))
-			continue;
-		expect_folio(test, addr + PAGES(i), folio, LARGE_ORDER);
-		expect_pages(test, addr + PAGES(i), 1, 1 + LARGE_NR + i);
-	}
 }
 
 /*
@@ -2010,61 +1678,8 @@ static void in_place_near(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
 }
 
-/* Swap entries of ours, for which someone has read in a folio: nobody's yet. */
-static void in_place_read_in(struct kunit *test)
-{
-	const struct wait *param = test->param_value;
-	const unsigned long dst = ARENA + 4 * PMD_SIZE;
-
-	map_folios(test, ARENA, LARGE_NR, LARGE_ORDER, 1);
-	plain_move(test, ARENA, dst, LARGE_NR);
-	swap_out_large(test, dst);
-	if (param->now)
-		hold_now(test, dst, param->now);
-	KUNIT_ASSERT_EQ(test, in_place_late(test, dst, LARGE_NR, param->late), 0);
-	KUNIT_EXPECT_NOT_NULL(test, holder.folio);
-	expect_pages(test, dst, LARGE_NR, 1);
-	expect_home(test, dst, LARGE_NR, LARGE_NR);
-}
-
-/* What a PMD maps, and goes on to. */
-static void in_place_huge(struct kunit *test)
-{
-	const unsigned long dst = ARENA + 4 * PMD_SIZE;
-	const struct huge *param = test->param_value;
-	struct mm_struct *mm = current->mm;
-	unsigned long pgtables, addr;
-	struct folio *folio;
-	int err;
-
-	if (!thp_migration_supported() &&
-	    (param->now == migrate_late || param->late == migrate_late))
-		kunit_skip(test, "no migration of what a PMD maps");
-	map_folios(test, ARENA, HPAGE_PMD_NR, HPAGE_PMD_ORDER, 1);
-	folio = peek_folio(ARENA);
-	addr = dst + PAGES(param->dst);
-	plain_move(test, ARENA, addr, HPAGE_PMD_NR);
-	pgtables = mm_pgtables_bytes(mm);
-
-	if (param->now)
-		hold_now(test, addr, param->now);
-	err = in_place_late(test, addr, HPAGE_PMD_NR, param->late);
-	flush_delayed_work(&holder.work);
-	KUNIT_ASSERT_EQ(test, err, 0);
-	if (param->now || param->late)
-		KUNIT_EXPECT_PTR_EQ(test, holder.folio, folio);
-
-	expect_home(test, addr, HPAGE_PMD_NR, HPAGE_PMD_NR);
-	expect_pages(test, addr, HPAGE_PMD_NR, 1);
-	expect_folio(test, addr, folio, HPAGE_PMD_ORDER);
-	KUNIT_EXPECT_EQ(test, is_pmd_mapped(addr), param->pmd);
-	KUNIT_EXPECT_EQ(test, mm_pgtables_bytes(mm), pgtables);
-}
-
 static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE_PARAM(relocate_large, larges_gen_params),
-	KUNIT_CASE_PARAM(relocate_large_run, large_runs_gen_params),
-	KUNIT_CASE(relocate_large_beside_fault),
 	KUNIT_CASE(relocate_cut_large),
 	KUNIT_CASE(relocate_torn_large),
 	KUNIT_CASE_PARAM(relocate_torn_page, torns_gen_params),
@@ -2073,13 +1688,7 @@ static struct kunit_case relocate_thp_test_cases[] = {
 	KUNIT_CASE(relocate_shared_large),
 	KUNIT_CASE_PARAM(relocate_read_in, reads_gen_params),
 	KUNIT_CASE_PARAM(relocate_huge, huges_gen_params),
-	KUNIT_CASE(relocate_huge_tables_freed),
-	KUNIT_CASE(relocate_tables_reused),
-	KUNIT_CASE_PARAM(relocate_few_tables, few_tables_gen_params),
-	KUNIT_CASE_PARAM(in_place_large, larges_gen_params),
 	KUNIT_CASE(in_place_near),
-	KUNIT_CASE_PARAM(in_place_read_in, reads_gen_params),
-	KUNIT_CASE_PARAM(in_place_huge, huges_gen_params),
 	{}
 };
 

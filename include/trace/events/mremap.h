@@ -20,6 +20,7 @@ TRACE_DEFINE_ENUM(NOT_REHOMED_FILE);
 TRACE_DEFINE_ENUM(NOT_REHOMED_SHARED_MAPPING);
 TRACE_DEFINE_ENUM(NOT_REHOMED_HUGETLB);
 TRACE_DEFINE_ENUM(NOT_REHOMED_SPECIAL);
+TRACE_DEFINE_ENUM(NOT_REHOMED_SEALED);
 TRACE_DEFINE_ENUM(NOT_REHOMED_SHARED_PAGE);
 TRACE_DEFINE_ENUM(NOT_REHOMED_KSM);
 TRACE_DEFINE_ENUM(NOT_REHOMED_DEVICE);
@@ -40,6 +41,7 @@ TRACE_DEFINE_ENUM(NOT_REHOMED_SIGNAL);
 		{ NOT_REHOMED_SHARED_MAPPING,	"shared_mapping" },	\
 		{ NOT_REHOMED_HUGETLB,		"hugetlb" },		\
 		{ NOT_REHOMED_SPECIAL,		"special" },		\
+		{ NOT_REHOMED_SEALED,		"sealed" },		\
 		{ NOT_REHOMED_SHARED_PAGE,	"shared_page" },	\
 		{ NOT_REHOMED_KSM,		"ksm" },		\
 		{ NOT_REHOMED_DEVICE,		"device" },		\
@@ -69,7 +71,8 @@ TRACE_DEFINE_ENUM(NOT_REHOMED_SIGNAL);
  * @result: 0, or the error that the call returns
  * @vmas_before: number of VMAs that the mm had before the call
  * @vmas_after: number of VMAs that it has now
- * @rehomed: what was re-homed
+ * @folios: number of folios that were re-homed
+ * @pages: number of pages that they have
  * @reason: why not all of the range was; the first one, if there are several,
  *	    and a refusal rather than that there was nothing to gain
  */
@@ -78,10 +81,11 @@ TRACE_EVENT(mremap_relocate,
 	TP_PROTO(unsigned long old_addr, unsigned long old_len,
 		 unsigned long new_addr, unsigned long new_len,
 		 unsigned long flags, int result, int vmas_before,
-		 int vmas_after, const struct rehome_count *rehomed, int reason),
+		 int vmas_after, unsigned long folios, unsigned long pages,
+		 int reason),
 
 	TP_ARGS(old_addr, old_len, new_addr, new_len, flags, result,
-		vmas_before, vmas_after, rehomed, reason),
+		vmas_before, vmas_after, folios, pages, reason),
 
 	TP_STRUCT__entry(
 		__field(unsigned long, old_addr)
@@ -103,8 +107,8 @@ TRACE_EVENT(mremap_relocate,
 		__entry->new_addr = new_addr;
 		__entry->new_len = new_len;
 		__entry->flags = flags;
-		__entry->folios = rehomed->folios;
-		__entry->pages = rehomed->pages;
+		__entry->folios = folios;
+		__entry->pages = pages;
 		__entry->result = result;
 		__entry->vmas_before = vmas_before;
 		__entry->vmas_after = vmas_after;
@@ -124,14 +128,15 @@ TRACE_EVENT(mremap_relocate,
  * mremap_relocate_refused - called for each VMA that cannot be relocated
  * @start: start of what is to move of it, in bytes
  * @end: end of that, in bytes, exclusive
- * @refusal: the reason, and the first page that is in the way, or @start
+ * @addr: the first page that is in the way, or @start
+ * @reason: the reason
  */
 TRACE_EVENT(mremap_relocate_refused,
 
 	TP_PROTO(unsigned long start, unsigned long end,
-		 const struct rehome_refusal *refusal),
+		 unsigned long addr, int reason),
 
-	TP_ARGS(start, end, refusal),
+	TP_ARGS(start, end, addr, reason),
 
 	TP_STRUCT__entry(
 		__field(unsigned long, start)
@@ -143,8 +148,8 @@ TRACE_EVENT(mremap_relocate_refused,
 	TP_fast_assign(
 		__entry->start = start;
 		__entry->end = end;
-		__entry->addr = refusal->addr;
-		__entry->reason = refusal->reason;
+		__entry->addr = addr;
+		__entry->reason = reason;
 	),
 
 	TP_printk("start=0x%lx end=0x%lx addr=0x%lx reason=%s",

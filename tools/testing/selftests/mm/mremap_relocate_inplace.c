@@ -446,7 +446,14 @@ TEST_F(in_place, others_between)
 	map_moved(arena, 35, 5, 6);
 
 	/* [AAAAA][BBBBB][CCCCC][DDDDD][FILE_][EEEEE] */
-	ASSERT_EQ(in_place(ptr, 30, variant->flags), 0);
+	if (variant->flags & MUST_RELOCATE_ANON) {
+		EXPECT_EQ(in_place(ptr, 30, variant->flags), -1);
+		EXPECT_EQ(errno, EFAULT);
+		EXPECT_TRUE(refused_as("shared_mapping", shared));
+		EXPECT_EQ(nr_vmas(arena, ptr, 30), 6);
+	}
+	ASSERT_EQ(in_place(ptr, 30, RELOCATE_ANON), 0);
+	EXPECT_TRUE(refused_as("shared_mapping", shared));
 	EXPECT_TRUE(is_one_vma(arena, ptr, 10));
 	EXPECT_TRUE(is_one_vma(arena, ptr + PAGES(10), 10));
 	EXPECT_TRUE(is_one_vma(arena, shared, 5));

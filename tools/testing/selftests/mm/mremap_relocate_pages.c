@@ -1660,7 +1660,7 @@ TEST_F(large, cut_and_pinned)
 	EXPECT_TRUE(refused_as("cut_pinned", self->ptr));
 
 	ASSERT_EQ(relocate(self->ptr, half, RELOCATE_ANON, to), to);
-	EXPECT_TRUE(refused_as("cut_pinned", self->ptr));
+	EXPECT_TRUE(refused_as("cut_pinned", to));
 	EXPECT_TRUE(same_entries(arena, to, half, self->entries));
 	EXPECT_EQ(nr_vmas(arena, left, 3 + half), 2);
 	EXPECT_TRUE(intact(to, half, 1));

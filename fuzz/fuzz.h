@@ -36,6 +36,7 @@
 #define MAX_VMAS	1024
 #define MAX_OPS		400
 #define MAX_INST	(1 << 20)
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 /* mremap() */
 #define MAYMOVE		1
@@ -99,7 +100,6 @@ struct page {
 struct proc {
 	bool alive, grandchild;
 	bool books_off;		/* The kernel has lost count, see mremap.c. */
-	pid_t pid;
 	int nr;
 	struct vma v[MAX_VMAS + 8];
 	struct page p[NR_PAGES];
@@ -119,19 +119,22 @@ struct model {
 	struct object object[64];
 };
 
-extern struct model m;
-extern uint8_t inst_refs[MAX_INST], inst_unsure[MAX_INST];
+/*
+ * A file may call those above it here, and none of those below: the Makefile
+ * looks.
+ */
 
-/* What was in the page tables before a call, see check.c. */
-struct before {
-	uint64_t pm[NR_PROCS][NR_PAGES];
-	uint64_t kf[NR_PROCS][NR_PAGES];
-	bool taken;
-	int page, nr;
-};
+static inline int min_int(int a, int b)
+{
+	return a < b ? a : b;
+}
 
-extern struct before before;
+static inline int max_int(int a, int b)
+{
+	return a > b ? a : b;
+}
 
+/* common.c */
 struct options {
 	bool unpatched;		/* Leave the flags out. */
 	bool verbose;
@@ -145,107 +148,204 @@ struct options {
 
 extern struct options opt;
 extern int thp_mode;		/* Of this sequence: 0, 1, 2 or 3. */
-extern bool has_names;	/* CONFIG_ANON_VMA_NAME */
-
-/* model.c */
-void model_reset(void);
-int vma_at(struct proc *p, int page);
-int vma_next(struct proc *p, int page);
-void vma_split(struct proc *p, int page);
-void vma_insert(struct proc *p, const struct vma *v);
-void vma_remove(struct proc *p, int i);
-void drop_page(struct page *pg);
-void unmap_range(struct proc *p, int start, int end);
-void unmap_vmas(struct proc *p, int start, int end);
-bool unknown(const struct vma *v);
-bool same_attr(const struct vma *a, const struct vma *b);
-enum answer { NO, YES, MAYBE };
-enum answer can_merge(struct vma *a, struct vma *b, bool a_is_old, bool src_child);
-void merge_new(struct proc *p, struct vma *c, bool src_child, int not1, int not2);
-void modify(struct proc *p, int start, int end, const struct attr *a, int keep);
-void modify_range(struct proc *p, int start, int end,
-		  void (*change)(struct vma *v, struct attr *a, int arg), int arg);
-uint32_t reusable_anon(struct proc *p, const struct vma *v, bool *unsure);
-void fault_anon(struct proc *p, int i);
-int touch(struct proc *p, int page, bool write, uint32_t stamp);
-uint32_t stamp_at(struct proc *p, int page);
-bool is_free(struct proc *p, int start, int nr);
-bool has_gap(struct proc *p, int nr);
-int nr_mapped(struct proc *p, bool locked);
-const char *apply(struct op *op, struct result *res);
-
-/* mremap.c */
-const char *apply_mremap(struct op *op, struct result *res);
-enum sharing { SOLE, SHARED_PAGE, UNSURE };
-
-/* check.c */
-void check_init(void);
-void take_before(struct op *op);
-enum sharing observed(struct proc *p, int start, int end);
-bool is_cut(struct proc *p, int start, int end);
-void count_entries(struct proc *p, int start, int nr);
-extern unsigned long nr_pages, nr_swapped, nr_large;
-const char *check_moved(struct proc *p, int from, int to, int nr, bool wp_lost,
-			bool folios);
-const char *check_unchanged(struct proc *p, int from, int nr, bool in_place);
-const char *check_layout(struct proc *p);
-const char *check_books(struct proc *p);
-const char *check_flags(struct proc *p);
-bool is_present(int who, int page);
-bool is_mapped_now(int who, int page);
-void books_start(struct proc *p);
-void read_now(int who);
-const char *kernel_says(void);
-long committed(void);
 const char *fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-/* run.c */
-const char *run_sequence(struct op *ops, int *nr, uint64_t seed, bool generate);
-bool is_valid(struct op *op);
-extern struct result results[MAX_OPS];
-extern uint64_t digest;
-extern bool hangs;		/* A process is in a call that does not end. */
-extern unsigned long nr_done, nr_relocated, nr_refused, nr_injected, nr_plain;
-extern int failed_at;
-bool control_init(void);
-
-/* gen.c */
-void gen_start(uint64_t seed);
-void generate(struct op *op, int step);
-unsigned int rnd(unsigned int n);
-
-/* print.c */
-void print_op(const struct op *op, const struct result *res);
-void print_program(const struct op *ops, const struct result *res, int nr,
-		   const char *why, uint64_t seed);
-
-/* shrink.c */
-void warn_again(void);
-int shrink(struct op *ops, int nr, uint64_t seed, const char **why);
-
-/* disturb.c */
-void disturb_start(void);
-void disturb(bool on);
 
 /* worker.c */
 struct control {
 	struct op op;
 	struct result res;
 	uint32_t want[NR_PAGES];
+	volatile pid_t pids[NR_PROCS];	/* 0: is not alive. */
 	/* For the disturber. */
-	volatile pid_t pids[NR_PROCS];
 	volatile int hot, nr_hot;
 	volatile bool hold, held;
 };
-
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 #define SKIP	0xffffffffu
 
 extern struct control *control;
 extern int command_pipe[NR_PROCS][2], answer_pipe[2];
+extern bool has_names;		/* CONFIG_ANON_VMA_NAME */
 void worker(int me);
 unsigned long arena_base(void);
 void worker_setup(void);
+
+/* disturb.c */
+void disturb_start(void);
+void disturb(bool on);
+
+/* observe.c: pagemap and kpageflags */
+#define PM_PFN		((1ull << 55) - 1)
+#define PM_SWAP_TYPE	31ull
+#define PM_SOFT_DIRTY	(1ull << 55)
+#define PM_UFFD_WP	(1ull << 57)
+#define PM_FILE		(1ull << 61)
+#define PM_SWAP		(1ull << 62)
+#define PM_PRESENT	(1ull << 63)
+#define PM_SAME		(PM_PFN | PM_FILE | PM_SWAP | PM_PRESENT)
+
+#define KPF_HEAD	(1ull << 15)
+#define KPF_TAIL	(1ull << 16)
+#define KPF_ZERO	(1ull << 24)
+
+/* In /proc/vmstat: mremap_relocate and those that begin with it. */
+struct counters {
+	long vmas, pages, refused;
+};
+
+/* What was in the page tables, and was counted, before a call of mremap(). */
+struct before {
+	uint64_t pm[NR_PROCS][NR_PAGES];
+	uint64_t kf[NR_PROCS][NR_PAGES];
+	int place[NR_PAGES];	/* Where each page was, -1 if there was none. */
+	struct counters counters;
+	bool taken;
+	int page, nr;
+};
+
+/* Pages that are re-homed. Those in swap may have a folio, or not. */
+struct rehomed {
+	long present, swapped;
+};
+
+extern struct before before;
+extern uint64_t now[NR_PAGES];	/* Of the last read_now(). */
+extern bool has_soft_dirty;
+extern unsigned long nr_pages, nr_swapped, nr_large;
+void observe_init(void);
+void take_before(struct op *op);
+void before_moved(int from, int nr, int to, int new_nr);
+bool others_alive(int me);
+bool had_page(int who, int page);
+bool had_zero_page(int who, int page);
+bool had_other_owner(int me, int page);
+bool was_cut(int who, int start, int end);
+void count_entries(int who, int start, int end, struct rehomed *sum);
+void read_pagemap(int who, uint64_t *entries);
+void read_now(int who);
+bool is_present(int page);
+bool is_page(uint64_t entry);
+uint64_t page_flags(uint64_t entry);
+
+/* Other files of /proc, and the log */
+struct mapping {
+	int start, end, prot, name;
+	bool shared;
+};
+
+extern struct mapping seen[MAX_VMAS];	/* Of the last read_maps(). */
+extern int nr_seen;
+void read_maps(int who);
+bool is_mapped_now(int who, int page);
+bool parse_mapping(const char *line, struct mapping *s);
+const char *read_file(int who, const char *name);
+long figure(const char *text, const char *name);
+void read_counters(struct counters *c);
+const char *read_event(void);
+bool has_events(void);
+long committed(void);
+const char *kernel_says(void);
+
+/* model.c */
+extern struct model m;
+extern uint8_t inst_refs[MAX_INST], inst_unsure[MAX_INST];
+enum answer { NO, YES, MAYBE };
+void model_reset(void);
+int vma_at(struct proc *p, int page);
+int vma_next(struct proc *p, int page);
+void vma_insert(struct proc *p, const struct vma *v);
+void vma_remove(struct proc *p, int i);
+void vma_split(struct proc *p, int page);
+void drop_page(struct page *pg);
+void unmap_vmas(struct proc *p, int start, int end);
+void unmap_range(struct proc *p, int start, int end);
+bool is_free(struct proc *p, int start, int nr);
+bool has_gap(struct proc *p, int nr);
+int nr_mapped(struct proc *p, bool locked);
+bool unknown(const struct vma *v);
+bool same_attr(const struct vma *a, const struct vma *b);
+enum answer can_merge(struct vma *a, struct vma *b, bool a_is_old, bool src_child);
+void merge_new(struct proc *p, struct vma *c, bool src_child, int not1, int not2);
+void modify(struct proc *p, int start, int end, const struct attr *a, int keep);
+uint32_t reusable_anon(struct proc *p, const struct vma *v, bool *unsure);
+void fault_anon(struct proc *p, int i);
+struct object *object_of(const struct vma *v);
+int touch(struct proc *p, int page, bool write, uint32_t stamp);
+uint32_t stamp_at(struct proc *p, int page);
+
+/* relocate.c */
+/* Why not all was relocated, the refusals last. The names are those in relocate.c. */
+enum reason {
+	NONE, UNMOVED, UNFAULTED, MERGES, A_FILE, SHARED_MAPPING, SHARED_PAGE, CANNOT,
+};
+
+/* What the kernel has to report of a call; check.c looks. */
+struct expected {
+	bool event;		/* Is there to be a trace event? */
+	bool unsure, unsure_reason;
+	int nr_vmas;		/* How many there were before. */
+	long vmas, refused;
+	struct rehomed pages;
+	enum reason reason;
+};
+
+#define SOMEWHERE	(2 * NR_PAGES)	/* A distance that is not known. */
+
+extern struct expected expected;
+extern const char * const reason_names[];
+extern unsigned long nr_relocated;
+void relocate_start(void);
+void refuse(enum reason reason);
+enum answer can_relocate(int who, int start, int end, int distance);
+void relocate(int who, int start, int end, bool moved, bool must, bool had_memory);
+bool maybe_rehomed(int start, int nr);
+
+/* mremap.c */
+struct entries {		/* What they were to become; check.c looks. */
+	enum { MOVED, IN_PLACE, REFUSED } what;
+	int from, to, nr;
+	bool wp_lost, folios_whole;
+};
+
+extern struct entries entries[MAX_VMAS];
+extern int nr_entries;
+extern unsigned long nr_plain, nr_refused, nr_injected;
+const char *apply_mremap(struct op *op, struct result *res);
+
+/* apply.c */
+const char *apply(struct op *op, struct result *res);
+
+/* check.c */
+const char *check_entries(int who);
+extern unsigned long nr_reports, nr_unsure;
+const char *check_report(int who, const struct result *res);
+const char *check_layout(int who);
+const char *check_books(int who);
+const char *check_flags(int who);
+void books_start(int who);
+
+/* valid.c */
+bool is_valid(struct op *op);
+
+/* gen.c */
+void gen_start(uint64_t seed);
+void generate(struct op *op, int step);
+
+/* print.c */
+void print_op(const struct op *op, const struct result *res);
+void print_program(const struct op *ops, const struct result *res, int nr,
+		   const char *why, uint64_t seed);
+
+/* run.c */
+extern struct result results[MAX_OPS];
+extern uint64_t digest;
+extern bool hangs;		/* A process is in a call that does not end. */
+extern unsigned long nr_done;
+extern int failed_at;
+const char *run_sequence(struct op *ops, int *nr, uint64_t seed, bool generate);
+
+/* shrink.c */
+void warn_again(void);
+int shrink(struct op *ops, int nr, uint64_t seed, const char **why);
 
 #endif

@@ -9,7 +9,7 @@ static uint32_t next_stamp;
 static struct op queue[16];
 static int queued, taken;
 
-unsigned int rnd(unsigned int n)
+static unsigned int rnd(unsigned int n)
 {
 	state += 0x9e3779b97f4a7c15ull;
 	uint64_t z = state;
@@ -422,6 +422,89 @@ static void two_kinds(void)
 	later_move(0, page, 2 * nr, place(2 * nr));
 }
 
+/* Written memory in which nothing is left, or zero pages or guards, moves to another. */
+static void move_empty(void)
+{
+	int nr = 1 + rnd(16), page = place(2 * nr), from = place(nr);
+	struct op *op;
+
+	if (page + 2 * nr > NR_PAGES || from + nr > NR_PAGES)
+		return;
+	later_mmap(from, nr);
+	later_write(0, from, nr);
+	later_mmap(page, nr);
+	if (percent(70))
+		later_write(0, page, nr);
+	op = later(OP_MADVISE, 0, from, percent(80) ? nr : 1 + (int)rnd(nr));
+	op->flags = percent(60) ? MADV_DONTNEED : MADV_GUARD_INSTALL;
+	if (percent(30))
+		later(OP_READ, 0, from, 1 + rnd(nr));
+	later_move(0, from, nr, page + nr);
+}
+
+/* Memory comes to lie beside other memory that only mprotect() can make like it. */
+static void unlike_for_now(void)
+{
+	int nr = 1 + rnd(16), page = place(3 * nr), at, from = place(nr);
+
+	if (page + 3 * nr > NR_PAGES || from + nr > NR_PAGES)
+		return;
+	at = page + nr;
+	later_mmap(from, nr);
+	later_write(0, from, nr);
+	later_mmap(at, nr);
+	later_write(0, at, nr);
+	later(OP_MPROTECT, 0, at, nr)->flags = PROT_READ;
+	later_move(0, from, nr, percent(50) ? page : page + 2 * nr);
+	later(OP_MPROTECT, 0, at, nr)->flags = PROT_READ | PROT_WRITE;
+}
+
+/*
+ * Two mappings with a gap move to where something stands in the gap: it came there
+ * by a move, and perhaps is shared.
+ */
+static void around_another(void)
+{
+	int nr = 1 + rnd(8), from = place(3 * nr), to = place(3 * nr), page = place(nr);
+	struct op *op;
+
+	if (from + 3 * nr > NR_PAGES || to + 3 * nr > NR_PAGES || page + nr > NR_PAGES)
+		return;
+	later_mmap(page, nr);
+	later_write(0, page, nr);
+	later_move(0, page, nr, to + nr)->flags = MAYMOVE | FIXED;
+	if (percent(50)) {
+		op = later(OP_FORK, 0, 0, 0);
+		op->arg = 1 + rnd(NR_PROCS - 1);
+	}
+	later_mmap(from, 3 * nr);
+	later_write(0, from, 3 * nr);
+	later(OP_MUNMAP, 0, from + nr, nr);
+	later_move(0, from, 3 * nr, to);
+}
+
+/*
+ * One of two who share memory writes to the first part of it, and moves it: what is
+ * re-homed before the first shared page has to go back.
+ */
+static void partly_shared(void)
+{
+	int child = 1 + rnd(NR_PROCS - 1), nr = 2 + rnd(24), page = place(nr);
+	int by = percent(50) ? 0 : child;
+
+	if (page + nr > NR_PAGES)
+		return;
+	later_mmap(page, nr);
+	later_write(0, page, nr);
+	later(OP_EXIT, child, 0, 0);
+	later(OP_FORK, 0, 0, 0)->arg = child;
+	later_write(by, page, 1 + rnd(nr - 1));
+	if (percent(25))
+		later(OP_MADVISE, by, page, nr)->flags = MADV_PAGEOUT;
+	later_move(by, page, nr, place(nr))->flags = MAYMOVE | FIXED | RELOCATE;
+	later(OP_MIGRATE, percent(50) ? 0 : by, 0, NR_PAGES)->arg = -1;
+}
+
 /* Memory leaves a userfaultfd, which has write-protected some of it. */
 static void leave_uffd(void)
 {
@@ -580,7 +663,7 @@ void generate(struct op *op, int step)
 	if (queued == taken && percent(step ? 9 : 40)) {
 		queued = 0;
 		taken = 0;
-		switch (rnd(6)) {
+		switch (rnd(10)) {
 		case 0:
 			slide();
 			break;
@@ -592,6 +675,18 @@ void generate(struct op *op, int step)
 			break;
 		case 3:
 			leave_uffd();
+			break;
+		case 4:
+			move_empty();
+			break;
+		case 5:
+			unlike_for_now();
+			break;
+		case 6:
+			around_another();
+			break;
+		case 7:
+			partly_shared();
 			break;
 		default:
 			story();

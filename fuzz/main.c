@@ -156,7 +156,7 @@ int main(int argc, char **argv)
 	sched_setaffinity(0, sizeof(cpu), &cpu);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	worker_setup();
-	check_init();
+	observe_init();
 	keep_to_us();
 	if (opt.disturb)
 		disturb_start();
@@ -192,6 +192,8 @@ int main(int argc, char **argv)
 	printf("# %lu pages relocated, %lu in swap, %lu of large folios; ",
 	       nr_pages, nr_swapped, nr_large);
 	printf("%lu refused, %lu short of memory\n", nr_refused, nr_injected);
+	printf("# %lu calls with a flag, %lu of which the picture does not know all\n",
+	       nr_reports, nr_unsure);
 	printf("fuzz: %lu passed, %lu failed, 0 skipped\n", passed, failed);
 	return failed > 0;
 }

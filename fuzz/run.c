@@ -8,28 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "fuzz.h"
 
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT		21
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE		25
-#endif
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL	102
-#define MADV_GUARD_REMOVE	103
-#endif
-
-struct options opt;
-int thp_mode, failed_at;
-unsigned long nr_done, nr_relocated, nr_refused, nr_injected, nr_plain;
+int failed_at;
+unsigned long nr_done;
 struct result results[MAX_OPS];
 bool hangs;
+
+/* Of all that were started; those that are alive are in control->pids. */
+static pid_t pids[NR_PROCS];
 
 static void put(const char *path, const char *text)
 {
@@ -90,7 +80,7 @@ static bool dispatch(struct op *op, struct result *res)
 			*res = control->res;
 			return true;
 		}
-		if (waitpid(m.proc[op->who].pid, &status, WNOHANG) > 0)
+		if (waitpid(pids[op->who], &status, WNOHANG) > 0)
 			return false;
 	}
 	hangs = true;
@@ -118,12 +108,12 @@ static void stop_all(void)
 	disturb(false);
 	for (i = 0; i < NR_PROCS; i++) {
 		control->pids[i] = 0;
-		if (m.proc[i].pid > 0)
-			kill(m.proc[i].pid, SIGKILL);
+		if (pids[i] > 0)
+			kill(pids[i], SIGKILL);
 	}
 	for (i = 0; i < NR_PROCS; i++) {
-		if (m.proc[i].pid > 0)
-			waitpid(m.proc[i].pid, NULL, 0);
+		if (pids[i] > 0)
+			waitpid(pids[i], NULL, 0);
 	}
 	/* Those whose parents have gone. */
 	while (waitpid(-1, NULL, WNOHANG) > 0)
@@ -150,122 +140,11 @@ static bool start(void)
 	pid = fork();
 	if (!pid)
 		worker(0);
-	m.proc[0].pid = pid;
+	memset(pids, 0, sizeof(pids));
+	pids[0] = pid;
+	control->pids[0] = pid;
 	m.proc[0].alive = true;
 	return pid > 0;
-}
-
-static bool range_is(struct proc *p, struct op *op, int kind, bool uffd)
-{
-	int i, page = op->page;
-
-	while (page < op->page + op->nr) {
-		i = page >= 0 && page < NR_PAGES ? vma_at(p, page) : -1;
-		if (i < 0 || p->v[i].a.kind != kind ||
-		    (uffd && !p->v[i].a.uffd))
-			return false;
-		page = p->v[i].end;
-	}
-	return true;
-}
-
-static bool range_has(struct proc *p, struct op *op, bool (*has)(struct vma *))
-{
-	int i;
-
-	for (i = vma_next(p, op->page < 0 ? 0 : op->page);
-	     i < p->nr && p->v[i].start < op->page + op->nr; i++) {
-		if (has(&p->v[i]))
-			return true;
-	}
-	return false;
-}
-
-static bool not_anon(struct vma *v)
-{
-	return v->a.kind != ANON;
-}
-
-static bool has_uffd(struct vma *v)
-{
-	return v->a.uffd;
-}
-
-/* To align huge pages, the kernel wants more, and looks for it elsewhere too. */
-static bool finds_gap(struct proc *p, int nr)
-{
-	return has_gap(p, nr % BLOCK ? nr : nr + BLOCK);
-}
-
-/* Does it work, and do the same, wherever the VMAs in its range begin and end? */
-static bool depends_on_bytes_only(struct op *op)
-{
-	if (op->nth || op->off & 3)
-		return false;
-	/* Without MAYMOVE, the relocation flags are an error by themselves. */
-	if (!(op->flags & MAYMOVE) || op->flags & ~31)
-		return false;
-	if (op->nr == op->new_nr)
-		return (op->flags & FIXED) || !(op->flags & DONTUNMAP);
-	return op->nr > op->new_nr && !(op->flags & (FIXED | DONTUNMAP));
-}
-
-/* Do we know what such a call does, here and now? */
-bool is_valid(struct op *op)
-{
-	struct proc *p = &m.proc[op->who];
-	struct op first = { .nr = 1 };
-
-	if (!p->alive)
-		return false;
-	if (op->page + op->nr > NR_PAGES || op->page < -1 || op->nr < 0)
-		return false;
-	switch (op->type) {
-	case OP_MMAP:
-		if (opt.same && op->kind == ZERO)
-			return false;
-		if (op->mmap_flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))
-			return op->page >= 0;
-		return finds_gap(p, op->nr);
-	case OP_MREMAP:
-		if (op->page < 0)
-			return false;
-		if ((op->flags & (FIXED | DONTUNMAP)) &&
-		    (op->to < 0 || op->to + op->new_nr > NR_PAGES))
-			return false;
-		first.page = op->page;
-		if (!op->nr && range_has(p, &first, not_anon))
-			return false;
-		if (op->nth && (op->flags & DONTUNMAP))
-			return false;
-		if (opt.same && !depends_on_bytes_only(op))
-			return false;
-		if (!(op->flags & FIXED) && !finds_gap(p, op->new_nr))
-			return false;
-		/* Growth at the end of the arena ends at something else. */
-		return op->new_nr <= NR_PAGES;
-	case OP_MADVISE:
-		if (op->flags == MADV_GUARD_INSTALL || op->flags == MADV_GUARD_REMOVE)
-			return !range_has(p, op, not_anon) &&
-			       !range_has(p, op, has_uffd);
-		if (op->flags == MADV_COLLAPSE)
-			return !range_has(p, op, not_anon) &&
-			       !range_has(p, op, has_uffd);
-		return op->page >= 0;
-	case OP_FORK:
-		return !m.proc[op->arg].alive && op->arg != (uint32_t)op->who;
-	case OP_EXIT:
-		return op->who;
-	case OP_UFFD_REGISTER:
-	case OP_UFFD_UNREGISTER:
-		return !opt.same && range_is(p, op, ANON, false);
-	case OP_UFFD_WP:
-		return range_is(p, op, ANON, true);
-	case OP_NAME:
-		return op->page >= 0 && op->nr && has_names;
-	default:
-		return op->page >= 0;
-	}
 }
 
 /*
@@ -286,7 +165,7 @@ static const char *compare(int who, bool all, bool *died)
 		control->want[page] = SKIP;
 	for (i = 0; i < p->nr; i++) {
 		for (page = p->v[i].start; page < p->v[i].end; page++) {
-			if (!all && !is_present(who, page))
+			if (!all && !is_present(page))
 				continue;
 			if (touch(p, page, false, 0))
 				continue;
@@ -348,22 +227,27 @@ static const char *step(struct op *op, struct result *res, int nr, bool *died)
 		return fail("process %d died, or hangs", op->who);
 	}
 	if (op->type == OP_FORK && res->ret > 0) {
-		m.proc[op->arg].pid = res->ret;
+		pids[op->arg] = res->ret;
 		control->pids[op->arg] = res->ret;
 	}
 	if (op->type == OP_EXIT) {
 		control->pids[op->who] = 0;
-		wait_for_exit(m.proc[op->who].pid);
+		wait_for_exit(pids[op->who]);
 	}
 	why = apply(op, res);
+	/* An entry in the wrong place says more. */
+	if (op->type == OP_MREMAP)
+		why = check_entries(op->who) ?: why;
 	nr_done++;
 	if (why || !p->alive)
 		return why;
-	why = check_layout(p);
+	why = check_layout(op->who);
+	if (!why && op->type == OP_MREMAP)
+		why = check_report(op->who, res);
 	if (why)
 		return why;
 	if (op->type == OP_MREMAP || op->type == OP_MLOCK)
-		why = check_books(p);
+		why = check_books(op->who);
 	if (!why && (op->type == OP_MREMAP || nr % 8 == 7))
 		why = compare(op->who, nr % 8 == 7, died);
 	if (!why && nr % 4 == 3)
@@ -408,9 +292,9 @@ static const char *end(bool *died)
 	for (who = 0; who < NR_PROCS && !why; who++) {
 		if (!m.proc[who].alive)
 			continue;
-		why = check_flags(&m.proc[who]);
+		why = check_flags(who);
 		if (!why)
-			why = check_books(&m.proc[who]);
+			why = check_books(who);
 		if (!why)
 			why = find_pages(who, died);
 	}
@@ -453,8 +337,7 @@ const char *run_sequence(struct op *ops, int *nr, uint64_t seed, bool generated)
 		perror("cannot start a process");
 		exit(1);
 	}
-	books_start(&m.proc[0]);
-	control->pids[0] = m.proc[0].pid;
+	books_start(0);
 	disturb(true);
 	for (i = 0; i < n && made < MAX_OPS - 1 && !why; i++) {
 		struct op *op = &ops[made];

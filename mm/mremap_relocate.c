@@ -56,8 +56,7 @@ static void report_relocated(struct mremap_relocation *rel,
 }
 
 /*
- * Make [start, end) of @vma a VMA of its own. If that fails it stays whole, unless
- * there is no memory for that either.
+ * Make [start, end) of @vma a VMA of its own. If that fails it may be split in two.
  */
 static int isolate_part(struct vm_area_struct *vma, unsigned long start,
 			unsigned long end)
@@ -69,9 +68,6 @@ static int isolate_part(struct vm_area_struct *vma, unsigned long start,
 		err = split_vma(&vmi, vma, start, /* new_below= */1);
 	if (!err && vma->vm_end > end)
 		err = split_vma(&vmi, vma, end, /* new_below= */0);
-	/* Joins what the first one has split. */
-	if (err && vma->vm_start == start)
-		vma_merge_relocated(vma);
 	return err;
 }
 
@@ -86,7 +82,6 @@ static int relocate_to(struct mremap_relocation *rel, struct vm_area_struct *vma
 {
 	int err;
 
-	vma_alias_init(alias, vma);
 	err = anon_vma_attach(alias, anon_vma, GFP_KERNEL);
 	if (err)
 		return err;
@@ -135,10 +130,9 @@ static int relocate_vma(struct mremap_relocation *rel, struct vm_area_struct *vm
 	struct vm_area_struct alias;
 	int err;
 
-	if (!anon_vma) {
-		vma_alias_init(&alias, vma);
+	vma_alias_init(&alias, vma);
+	if (!anon_vma)
 		anon_vma = find_mergeable_anon_vma(&alias);
-	}
 	if (!alias_is_near(vma, anon_vma))
 		return relocate_to(rel, vma, &alias, anon_vma, count, refusal);
 

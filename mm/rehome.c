@@ -165,59 +165,22 @@ static unsigned int folio_nr_users(struct folio *folio)
 }
 
 /*
- * Is each page of a folio mapped, of which all users are in the range? The folio
- * or one of its page tables is locked. If it is mapped as often as it has pages,
- * then yes: no place in the range can map more than one page.
+ * Do @nr PTEs map consecutive pages of a folio? As folio_pte_batch(), which costs
+ * three times as much: mostly each PTE is the one before plus the same step.
  */
-static bool folio_all_mapped(struct folio *folio)
+static __always_inline bool ptes_in_a_row(struct folio *folio, pte_t *ptep, long nr)
 {
-	return folio_mapcount(folio) == folio_nr_pages(folio);
-}
-
-/*
- * Do @nr PTEs map the pages from @pfn on, in a row? Out of line, so that the loop
- * over equal steps, which mostly answers this, keeps its values in registers.
- */
-static noinline bool pfns_in_a_row(pte_t *ptep, long nr, unsigned long pfn)
-{
+	const pte_t pte = ptep_get(ptep);
+	const u64 step = pte_val(pte_advance_pfn(pte, 1)) - (u64)pte_val(pte);
+	u64 expected = pte_val(pte);
 	pte_t *end = ptep + nr;
-	pte_t pte;
+	pte_t *pos;
 
-	for (; ptep < end; ptep++, pfn++) {
-		pte = ptep_get(ptep);
-		if (!pte_present(pte) || pte_pfn(pte) != pfn)
-			return false;
-	}
+	unrolled_count(4)
+	for (pos = ptep; pos < end; pos++, expected += step)
+		if (pte_val(ptep_get(pos)) != expected)
+			return folio_pte_batch(folio, ptep, pte, nr) == nr;
 	return true;
-}
-
-/*
- * Do @nr PTEs from @ptep on map consecutive pages? The first one is present, and
- * its folio has so many pages from there on.
- *
- * The PFN can be in two parts of a PTE (arm64). A folio is aligned, so within it
- * no carry leaves the lower part, and each PTE is the one before plus the same
- * step. Most of the check of a large folio is spent here: four at a time.
- */
-static __always_inline bool ptes_in_a_row(pte_t *ptep, long nr)
-{
-	const pte_t first = ptep_get(ptep);
-	const u64 step = pte_val(pte_advance_pfn(first, 1)) - (u64)pte_val(first);
-	u64 expected = pte_val(first);
-	unsigned long left;
-	int i;
-
-	for (left = nr; left >= 4; left -= 4, ptep += 4) {
-		unrolled_full
-		for (i = 0; i < 4; i++, expected += step)
-			if (pte_val(ptep_get(ptep + i)) != expected)
-				goto slow;
-	}
-	if (!left)
-		return true;
-slow:
-	/* Fewer than four are left, or one differs, perhaps only in its dirty bit. */
-	return pfns_in_a_row(ptep, left, pte_pfn(first) + nr - left);
 }
 
 /*
@@ -255,9 +218,10 @@ static void find_folio_in_table(struct vm_area_struct *vma, struct folio *folio,
 	nr = (end - addr) >> PAGE_SHIFT;
 	pte = ptep_get(start_ptep);
 	/* Mostly all of it is mapped, and this is the cheaper look. */
-	if (!folio_test_swapcache(folio) && pte_present(pte) &&
+	if (folio_test_large(folio) && !folio_test_swapcache(folio) &&
+	    pte_present(pte) &&
 	    folio_pte_idx(folio, pte) == (addr - base) >> PAGE_SHIFT &&
-	    ptes_in_a_row(start_ptep, nr)) {
+	    ptes_in_a_row(folio, start_ptep, nr)) {
 		found->mapped += nr;
 		goto out;
 	}
@@ -576,10 +540,13 @@ static int check_pte(struct rehome_range *range, pte_t pte, long nr_left,
 	/* The folio cannot be split while it is mapped here. */
 	folio = page_folio(pte_page(pte));
 	if (folio == range->done) {
-		/* If something is cut, this may be it: look at each PTE. */
-		if (range->cut || !folio_all_mapped(folio))
+		/*
+		 * All its users are in the range. If it is mapped as often as it
+		 * has pages, the next PTEs hold the rest of it. If something is
+		 * cut, this may be it: look at each PTE.
+		 */
+		if (range->cut || folio_mapcount(folio) != folio_nr_pages(folio))
 			return 1;
-		/* The next PTEs hold the rest of it. */
 		return min_t(long, nr_left, folio_nr_pages(folio) -
 			     folio_page_idx(folio, pte_page(pte)));
 	}
@@ -677,7 +644,8 @@ step_large(struct rehome_range *range, pte_t *ptep, pte_t *end,
 		if (ptep + nr > end || !folio_trylock(folio))
 			break;
 		fine = folio_large_mapcount(folio) == nr &&
-		       !folio_test_swapcache(folio) && ptes_in_a_row(ptep, nr);
+		       !folio_test_swapcache(folio) &&
+		       ptes_in_a_row(folio, ptep, nr);
 		if (fine && step == STEP_REHOME) {
 			rehome_folio(folio, to, to->anon_vma, index);
 			range->count.folios++;
@@ -762,7 +730,8 @@ static int step_leaf(struct rehome_range *range, pmd_t *pmd, unsigned long end,
 		if (step != STEP_UNDO)
 			err = refuse(range, addr, NOT_REHOMED_DEVICE);
 	} else if (is_huge_zero_pmd(*pmd)) {
-		range->zeropage = true;
+		/* do_huge_zero_wp_pmd() counts on an anon_vma. */
+		range->filled = true;
 	} else {
 		range->filled = true;
 		folio = pmd_folio(*pmd);
@@ -783,38 +752,21 @@ static int step_leaf(struct rehome_range *range, pmd_t *pmd, unsigned long end,
 	return err;
 }
 
-/*
- * Is there nothing below a PMD? It can look so for a moment, while it is being
- * changed under its lock. With the VMA write-locked, only the neighbour that it
- * shares a page table with can fill it again.
- */
-static bool pmd_is_empty(struct mm_struct *mm, pmd_t *pmd)
-{
-	spinlock_t *ptl;
-	bool none;
-
-	if (!pmd_none(*pmd))
-		return false;
-	ptl = pmd_lock(mm, pmd);
-	none = pmd_none(*pmd);
-	spin_unlock(ptl);
-	return none;
-}
-
 /* Take the step for all below one PMD, until @end. Returns as check_folio() does. */
 static __always_inline int step_pmd(struct rehome_range *range, pmd_t *pmd,
 				    unsigned long end, enum rehome_step step)
 {
-	spinlock_t *ptl;
+	/* While it is changed under this lock it can look as if it were none. */
+	spinlock_t *ptl = pmd_lock(range->vma->vm_mm, pmd);
+	const bool none = pmd_none(*pmd);
 
-	if (pmd_is_empty(range->vma->vm_mm, pmd)) {
-		range->addr = end;
-		return 0;
-	}
-	ptl = pmd_trans_huge_lock(pmd, range->vma);
-	if (ptl)
+	if (pmd_is_huge(*pmd))
 		return step_leaf(range, pmd, end, ptl, step);
-	return step_ptes(range, pmd, end, step);
+	spin_unlock(ptl);
+	if (!none)
+		return step_ptes(range, pmd, end, step);
+	range->addr = end;
+	return 0;
 }
 
 /* Take the step from range->addr to range->end. Returns as check_folio() does. */
@@ -933,7 +885,7 @@ int rehome_vma(struct vm_area_struct *vma, struct vm_area_struct *alias,
 	vma_start_write(vma);
 	err = rehome_range(&range);
 	if (err == STOP_CUT) {
-		err = rehome_check(vma, range.addr, range.end, 0, refusal);
+		err = rehome_check(vma, range.start, range.end, 0, refusal);
 		range.split = true;
 		if (err >= 0)
 			err = rehome_range(&range);

@@ -577,7 +577,7 @@ static void relocate_defragments(struct kunit *test)
 	for (i = 0; i < 4; i++)
 		KUNIT_ASSERT_EQ(test, 0,
 				must_move(test, ARENA + PAGES(32 + 8 * i),
-					 dst + PAGES(4 * i), 4));
+					  dst + PAGES(4 * i), 4));
 	expect_home(test, dst, 16, 16);
 	expect_pages(test, dst, 16, 1);
 	KUNIT_EXPECT_EQ(test, current->mm->map_count, 1);
@@ -1429,7 +1429,7 @@ static void relocate_torn_beside_shared(struct kunit *test)
 					    MADV_DONTNEED));
 	switch_mm_to(parent);
 	KUNIT_EXPECT_EQ(test, -EFAULT, must_move(test, ARENA, ARENA + 4 * PMD_SIZE,
-						LARGE_NR));
+						 LARGE_NR));
 	KUNIT_EXPECT_EQ(test, order_at(ARENA), LARGE_ORDER);
 	child_exit(child);
 }

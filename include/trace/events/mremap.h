@@ -57,8 +57,7 @@ TRACE_DEFINE_ENUM(NOT_REHOMED_SIGNAL);
 		{ MREMAP_MAYMOVE,		"MAYMOVE" },		\
 		{ MREMAP_FIXED,			"FIXED" },		\
 		{ MREMAP_DONTUNMAP,		"DONTUNMAP" },		\
-		{ MREMAP_RELOCATE_ANON,		"RELOCATE_ANON" },	\
-		{ MREMAP_MUST_RELOCATE_ANON,	"MUST_RELOCATE_ANON" })
+		{ MREMAP_RELOCATE_ANON,		"RELOCATE_ANON" })
 
 /**
  * mremap_relocate - called at the end of a call of mremap() that was to relocate

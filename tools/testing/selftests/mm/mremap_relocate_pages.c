@@ -1813,4 +1813,24 @@ TEST_F(large, huge_zero_page)
 	}
 }
 
+/* The same alone: the first write to it needs an anon_vma. */
+TEST_F(large, huge_zero_page_alone)
+{
+	struct arena *arena = &self->arena;
+	const size_t nr = self->table;
+	char *ptr, *to = arena_at(arena, 4 * self->table);
+
+	if (PAGES(self->nr) != HPAGE_SIZE)
+		SKIP(return, "only one size of zero page is huge");
+	ptr = arena_map(arena, self->table, nr);
+	FORCE_READ(*ptr);
+	if (!(page_flags(arena, ptr) & KPF_ZERO_PAGE) ||
+	    nr_present(arena, ptr, nr) != nr)
+		SKIP(return, "got no huge zero page");
+	ASSERT_EQ(relocate(ptr, nr, MUST_RELOCATE_ANON, to), to);
+	EXPECT_TRUE(is_one_vma(arena, to, nr));
+	fill(to, nr, 2);
+	EXPECT_TRUE(healthy(arena, to, nr, 2));
+}
+
 TEST_HARNESS_MAIN

@@ -829,6 +829,28 @@ TEST_F(contract, several_vmas_among_written)
 	EXPECT_TRUE(healthy(arena, right, 5, 6));
 }
 
+/* What is in a gap of the destination stays there, and is in nobody's way. */
+TEST_F(contract, several_vmas_around_shared)
+{
+	struct arena *arena = &self->arena;
+	char *ptr = map_filled(arena, 10, 5, 1);
+	char *to = arena_at(arena, 50);
+	char *right;
+
+	/* [AAAAA]     [BBBBB]..     [SSSSS]     [RRRRR] -> ..[AAAAA][SSSSS][BBBBBRRRRR] */
+	map_filled(arena, 20, 5, 2);
+	right = map_filled(arena, 65, 5, 3);
+	ASSERT_EQ(munmap(ptr + PAGES(5), PAGES(5)), 0);
+	ASSERT_NE(mmap(to + PAGES(5), PAGES(5), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0), MAP_FAILED);
+	ASSERT_EQ(relocate(ptr, 15, variant->flags, to), to);
+	EXPECT_TRUE(is_one_vma(arena, to, 5));
+	EXPECT_TRUE(is_one_vma(arena, to + PAGES(10), 10));
+	EXPECT_TRUE(healthy(arena, to, 5, 1));
+	EXPECT_TRUE(healthy(arena, to + PAGES(10), 5, 2));
+	EXPECT_TRUE(healthy(arena, right, 5, 3));
+}
+
 /* Two halves of what was written to and dropped, marked one after the other. */
 TEST_F(contract, emptied_halves)
 {

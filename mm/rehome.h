@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/*
- * Re-homing of anonymous folios: giving them a new index and anon_vma.
- */
+/* Re-homing of anonymous folios: giving them a new index and anon_vma. */
 #ifndef __MM_REHOME_H
 #define __MM_REHOME_H
 

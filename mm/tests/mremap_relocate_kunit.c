@@ -118,23 +118,6 @@ static struct folio *folio_at(struct vm_area_struct *vma, unsigned long addr,
 	return folio;
 }
 
-/* As folio_at(), for the current mm, without a reference. */
-static struct folio *peek_folio(unsigned long addr)
-{
-	struct mm_struct *mm = current->mm;
-	struct vm_area_struct *vma;
-	struct folio *folio = NULL;
-
-	mmap_read_lock(mm);
-	vma = vma_lookup(mm, addr);
-	if (vma)
-		folio = folio_at(vma, addr, NULL);
-	mmap_read_unlock(mm);
-	if (folio)
-		folio_put(folio);
-	return folio;
-}
-
 static struct state *get_state(struct kunit *test, unsigned long addr,
 			       unsigned long nr)
 {
@@ -1128,6 +1111,23 @@ static struct kunit_suite relocate_test_suite = {
 };
 
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
+/* As folio_at(), for the current mm, without a reference. */
+static struct folio *peek_folio(unsigned long addr)
+{
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	struct folio *folio = NULL;
+
+	mmap_read_lock(mm);
+	vma = vma_lookup(mm, addr);
+	if (vma)
+		folio = folio_at(vma, addr, NULL);
+	mmap_read_unlock(mm);
+	if (folio)
+		folio_put(folio);
+	return folio;
+}
+
 /* The order of the folio at @addr, or -1 if there is none. */
 static int order_at(unsigned long addr)
 {
